@@ -1,0 +1,130 @@
+"""The agent that learns: encoders -> memory -> heads.
+
+It perceives observations and, where its settings say so, its own last action and reward. `forward` serves learning on whole trajectories,
+`act` serves play, one step at a time; by the law of memories both see the same. All that is carried from step to step is `AgentState`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from agents.encoders import encoder_of
+from agents.heads import head_of
+from agents.occupant import Decision
+from envs.chance import fold
+from envs.game import ACTION_MASK, Observation
+from memory.gru import GRUConfig
+from memory.memory import MemoryConfig
+
+
+class AgentState(NamedTuple):
+    """memory: the memory's own state. action: [N, ...], the last one. seed, clock: [N], luck, and steps taken in this trial."""
+
+    memory: Any
+    action: Tensor
+    seed: Int64[Tensor, "N"]
+    clock: Int64[Tensor, "N"]
+
+
+class Outlook(NamedTuple):
+    """What the agent makes of a trajectory. policy: [B, T, Q], to be read by its head. value: [B, T]. state: after the last step."""
+
+    policy: Float[Tensor, "B T Q"]
+    value: Float[Tensor, "B T"]
+    memory: Any
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """memory: by name or settings. embedding: E, width of what enters the memory. sees_action, sees_reward: its own last ones.
+
+    activation: on the memory's output, "silu" (swish, as in Weis et al. 2026) or "none".
+    """
+
+    memory: MemoryConfig = field(default_factory=GRUConfig)
+    embedding: int = 32
+    sees_action: bool = True
+    sees_reward: bool = True
+    activation: str = "silu"
+
+    def __post_init__(self) -> None:
+        if self.embedding < 1:
+            raise ValueError(f"embedding is {self.embedding}; want at least 1")
+        if self.activation not in ("silu", "none"):
+            raise ValueError(f"activation is {self.activation!r}; want 'silu' or 'none'")
+
+    def build(self, observation_space: gym.spaces.Dict, action_space: gym.Space[Any], seed: int) -> Agent:
+        """A new agent whose first weights are a function of `seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Agent(self, observation_space, action_space)
+
+
+class Agent(nn.Module):
+    def __init__(self, config: AgentConfig, observation_space: gym.spaces.Dict, action_space: gym.Space[Any]) -> None:
+        super().__init__()
+        self.config = config
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.observation_encoder = encoder_of(observation_space, config.embedding)
+        self.action_encoder = encoder_of(action_space, config.embedding) if config.sees_action else None
+        self.reward_encoder = nn.Linear(1, config.embedding) if config.sees_reward else None
+        self.memory = config.memory.build(config.embedding)
+        self.policy_head = head_of(action_space, self.memory.outputs)
+        self.value_head = nn.Linear(self.memory.outputs, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(
+        self,
+        observation: Observation,
+        action: Tensor,
+        reward: Float[Tensor, "B T"],
+        memory: Any,
+        reset: Bool[Tensor, "B T"],
+    ) -> Outlook:
+        """observation: {field: [B, T, ...]}. action [B, T, ...], reward: the ones BEFORE each step (ignored where reset). memory: at the head."""
+        x = self.observation_encoder(observation)
+        known = ~reset[..., None]
+        if self.action_encoder is not None:
+            x = x + self.action_encoder(action) * known
+        if self.reward_encoder is not None:
+            x = x + self.reward_encoder(reward[..., None]) * known
+        y, memory = self.memory(x, memory, reset)
+        if self.config.activation == "silu":
+            y = nn.functional.silu(y)
+        return Outlook(self.policy_head(y, observation.get(ACTION_MASK)), self.value_head(y)[..., 0], memory)
+
+    def start(self, seeds: Int64[Tensor, "N"]) -> AgentState:
+        """The state of N seats that have seen nothing; their luck is a function of `seeds`."""
+        action = torch.as_tensor(self._some_action, device=seeds.device).expand(len(seeds), *self.action_space.shape)  # type: ignore[misc]
+        return AgentState(self.memory.start(len(seeds)), action, seeds, torch.zeros_like(seeds))
+
+    @torch.no_grad()
+    def act(self, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None = None) -> tuple[Decision, AgentState]:
+        """One step of N seats. observation: {field: [N, ...]}. reward: since the last act; 0 where None."""
+        if reward is None:
+            reward = torch.zeros(len(state.clock), device=state.clock.device)
+        fresh = state.clock == 0
+        one_step = {name: value[:, None] for name, value in observation.items()}
+        outlook = self(one_step, state.action[:, None], reward[:, None], state.memory, fresh[:, None])
+        policy = outlook.policy[:, 0]
+        action = self.policy_head.sample(policy, fold(state.seed, state.clock))
+        decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], policy)
+        return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
+
+    @property
+    def _some_action(self) -> Any:
+        """An action of the right shape and type, to stand for "none yet"; it is never perceived."""
+        space = self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return torch.tensor(int(space.start))
+        if isinstance(space, gym.spaces.MultiDiscrete):
+            return torch.as_tensor(space.start).long().reshape(space.shape)
+        return torch.zeros(space.shape or (), dtype=torch.float32)

@@ -1,0 +1,141 @@
+"""Policy heads: one distribution per kind of action space, sampled from uniform draws so that chance stays a pure function.
+
+A head turns memory outputs into `policy`, a tensor that says everything about the distribution; the other methods read it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from envs.chance import categorical, uniform
+
+
+class PolicyHead(nn.Module, ABC):
+    @abstractmethod
+    def forward(self, y: Float[Tensor, "... D"], mask: Tensor | None) -> Float[Tensor, "... Q"]:
+        """The distribution. mask: [..., A], 1 for what is allowed; None where everything is."""
+
+    @abstractmethod
+    def sample(self, policy: Float[Tensor, "... Q"], seed: Int64[Tensor, "..."]) -> Tensor: ...
+
+    @abstractmethod
+    def log_prob(self, policy: Float[Tensor, "... Q"], action: Tensor) -> Float[Tensor, "..."]: ...
+
+    @abstractmethod
+    def entropy(self, policy: Float[Tensor, "... Q"]) -> Float[Tensor, "..."]:
+        """In nats."""
+
+    @abstractmethod
+    def parameters_of(self, policy: Float[Tensor, "... Q"]) -> Float[Tensor, "... Q"]:
+        """For people and recordings: probabilities of choices, or shape parameters."""
+
+
+def head_of(space: gym.Space[Any], width: int) -> PolicyHead:
+    """The policy head for an action space. Raises ValueError for a space that no head serves."""
+    match space:
+        case gym.spaces.Discrete():
+            return CategoricalHead([int(space.n)], [int(space.start)], width, single=True)
+        case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1:
+            return CategoricalHead([int(n) for n in space.nvec], [int(n) for n in np.ravel(space.start)], width, single=False)
+        case gym.spaces.Box() if np.isfinite(space.low).all() and np.isfinite(space.high).all() and np.issubdtype(space.dtype, np.floating):
+            return BoundedHead(space, width)
+    raise ValueError(f"no policy head acts in {space}; want Discrete, MultiDiscrete (one axis), or a Box of real numbers with finite bounds")
+
+
+def _linear(width: int, outputs: int) -> nn.Linear:
+    """A last layer that starts near zero, so that the first policy is nearly even (Andrychowicz et al. 2021)."""
+    layer = nn.Linear(width, outputs)
+    nn.init.orthogonal_(layer.weight, gain=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class CategoricalHead(PolicyHead):
+    """One or several independent choices. policy: log-probabilities, the choices' logits side by side."""
+
+    def __init__(self, sizes: list[int], starts: list[int], width: int, single: bool) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.starts = starts
+        self.single = single
+        self.logits = _linear(width, sum(sizes))
+
+    def forward(self, y: Tensor, mask: Tensor | None) -> Tensor:
+        logits = self.logits(y)
+        if mask is not None:
+            # The most negative number, not minus infinity: 0 * log 0 would be NaN in the entropy.
+            logits = logits.masked_fill(mask == 0, torch.finfo(logits.dtype).min / 4)
+        return torch.cat([part.log_softmax(-1) for part in logits.split(self.sizes, -1)], -1) if not self.single else logits.log_softmax(-1)
+
+    def sample(self, policy: Tensor, seed: Tensor) -> Tensor:
+        if self.single:
+            return categorical(policy.exp(), uniform(seed)) + self.starts[0]
+        parts = policy.exp().split(self.sizes, -1)
+        return torch.stack([categorical(part, uniform(seed, i)) + self.starts[i] for i, part in enumerate(parts)], -1)
+
+    def log_prob(self, policy: Tensor, action: Tensor) -> Tensor:
+        if self.single:
+            return policy.gather(-1, (action - self.starts[0])[..., None])[..., 0]
+        parts = policy.split(self.sizes, -1)
+        each = [part.gather(-1, (action[..., i] - self.starts[i])[..., None])[..., 0] for i, part in enumerate(parts)]
+        return torch.stack(each).sum(0)
+
+    def entropy(self, policy: Tensor) -> Tensor:
+        return -(policy.exp() * policy).sum(-1)
+
+    def parameters_of(self, policy: Tensor) -> Tensor:
+        return policy.exp()
+
+
+class BoundedHead(PolicyHead):
+    """Independent numbers between bounds, each with Kumaraswamy's distribution (1980) on the interval.
+
+    F(x) = 1 - (1 - x^a)^b for x in (0, 1). It bends like a beta distribution, and sampling, density and entropy all have closed forms:
+    one uniform draw gives one number. policy: [..., 2n], all a then all b, both at least 0.05.
+    """
+
+    EDGE = 1e-6
+
+    def __init__(self, space: gym.spaces.Box, width: int) -> None:
+        super().__init__()
+        self.shape = space.shape
+        self.count = math.prod(space.shape)
+        self.shapes = _linear(width, 2 * self.count)
+        # softplus(0.5413) = 1: the first policy is nearly uniform.
+        nn.init.constant_(self.shapes.bias, math.log(math.e - 1))
+        self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32).reshape(-1), persistent=False)
+        self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32).reshape(-1), persistent=False)
+
+    def forward(self, y: Tensor, mask: Tensor | None) -> Tensor:
+        return nn.functional.softplus(self.shapes(y)) + 0.05
+
+    def sample(self, policy: Tensor, seed: Tensor) -> Tensor:
+        a, b = policy.chunk(2, -1)
+        draw = uniform(seed[..., None], torch.arange(self.count, device=seed.device))
+        x = (1 - (1 - draw).pow(1 / b)).pow(1 / a).clamp(self.EDGE, 1 - self.EDGE)
+        return (self.low + x * (self.high - self.low)).unflatten(-1, self.shape or (1,)).reshape(*seed.shape, *self.shape)
+
+    def log_prob(self, policy: Tensor, action: Tensor) -> Tensor:
+        a, b = policy.chunk(2, -1)
+        span = self.high - self.low
+        x = ((action.reshape(*policy.shape[:-1], self.count) - self.low) / span).clamp(self.EDGE, 1 - self.EDGE)
+        log_x = x.log()
+        # log(1 - x^a) by expm1, exact near x = 1.
+        log_rest = (-torch.expm1(a * log_x)).clamp_min(1e-12).log()
+        return (a.log() + b.log() + (a - 1) * log_x + (b - 1) * log_rest - span.log()).sum(-1)
+
+    def entropy(self, policy: Tensor) -> Tensor:
+        a, b = policy.chunk(2, -1)
+        harmonic = torch.digamma(b + 1) + 0.5772156649015329
+        return (1 - 1 / b + (1 - 1 / a) * harmonic - (a * b).log() + (self.high - self.low).log()).sum(-1)
+
+    def parameters_of(self, policy: Tensor) -> Tensor:
+        return policy

@@ -1,0 +1,38 @@
+"""Whoever can sit at a table: learner, script, frozen agent or third-party policy. A rollout does not care which.
+
+An occupant has no memory but the state it is handed. Two methods are all it needs, so a policy from elsewhere takes ten lines.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from envs.game import Observation
+
+# A NamedTuple of tensors [N, ...].
+State = Any
+
+
+class Decision(NamedTuple):
+    """action: [N, ...] in the role's action space. What only learners know is None for others.
+
+    log_prob: [N], of the action. value: [N], the return expected. policy: [N, ...], the distribution (probabilities of the choices, or
+    the two shape parameters of each bounded number).
+    """
+
+    action: Tensor
+    log_prob: Float[Tensor, "N"] | None = None
+    value: Float[Tensor, "N"] | None = None
+    policy: Float[Tensor, "N ..."] | None = None
+
+
+@runtime_checkable
+class Occupant(Protocol):
+    def start(self, seeds: Int64[Tensor, "N"]) -> State:
+        """The state of N seats that have seen nothing. seeds: the luck of each, all that its chance may depend on."""
+
+    def act(self, observation: Observation, state: State, reward: Float[Tensor, "N"]) -> tuple[Decision, State]:
+        """observation: {field: [N, ...]}. reward: earned since the last act, 0 at the first of a trial."""

@@ -1,0 +1,47 @@
+"""What every memory is, and the one law that all of them obey.
+
+A memory maps inputs `x [B, T, E]` and a state to outputs `[B, T, D]` and the state after them. `reset[b, t]` true means: forget everything
+before consuming `x[b, t]`. The law (tested for every entry of `MEMORIES`): folding `forward` one step at a time, in any split of T, gives
+the same outputs, final state and gradients as one call over T. So one method serves acting (T = 1) and learning (T = a trial).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+# A NamedTuple of tensors, every leaf [B, ...] with shapes that do not change from step to step.
+State = Any
+
+
+class Memory(nn.Module, ABC):
+    """inputs: E, the width of what comes in. outputs: D, the width of what goes out."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.outputs = outputs
+
+    @abstractmethod
+    def start(self, batch_size: int) -> State:
+        """The state of `batch_size` rows that have seen nothing. The first step given to it should reset."""
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B T D"], State]: ...
+
+
+@runtime_checkable
+class MemoryConfig(Protocol):
+    """A frozen dataclass with the memory's settings."""
+
+    def build(self, inputs: int) -> Memory: ...
+
+
+def require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} is {value}; want a whole number of at least 1")

@@ -1,0 +1,99 @@
+"""An experiment: every setting of a training run on one page. A preset (`training.presets`) returns one; overrides edit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+from agents.agent import Agent, AgentConfig
+from envs.chance import Purpose, seeds_of
+from envs.game import Game, Role, role_of_seat
+from envs.iterated_dilemma import IteratedDilemma
+from training.algorithms import A2C, PPO
+from training.schemes.mixture import mixed_pool
+from training.schemes.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Reasons stand in the presets; here is what each setting means.
+
+    preset: the name it was made by. game: the rules. agent: encoders, memory, heads; the same for every learner, each with weights of its
+    own. scheme: who meets whom. algorithm: how they learn. episodes: of a trial, memory kept between them. trials: games played per
+    iteration. iterations: of sampling and learning. seed: all of the run's chance. runners: processes that sample (0: this one).
+    learners: processes that learn (0: this one). device: "cpu" or "cuda". checkpoint_every: iterations. suite: what `evaluate` plays by
+    default.
+    """
+
+    preset: str = "custom"
+    game: Game = field(default_factory=IteratedDilemma)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    scheme: Scheme = field(default_factory=mixed_pool)
+    algorithm: PPO | A2C = field(default_factory=PPO)
+    episodes: int = 1
+    trials: int = 1024
+    iterations: int = 100
+    seed: int = 0
+    runners: int = 0
+    learners: int = 0
+    device: str = "cpu"
+    checkpoint_every: int = 20
+    suite: str = "ipd_classics"
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "trials", "iterations", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+        for name in ("runners", "learners"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
+        if self.trials < self.runners:
+            raise ValueError(f"trials is {self.trials}, fewer than the {self.runners} runners; want at least one each")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}; want a whole number of 64 bits")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device is {self.device!r}; want 'cpu' or 'cuda'")
+
+    @property
+    def steps(self) -> int:
+        """T, the steps of an iteration's trajectories: as long as a trial can last."""
+        return self.episodes * self.game.max_steps
+
+    def progress_at(self, iteration: int) -> float:
+        """0 at the first iteration, 1 at the last (for schedules)."""
+        return iteration / max(1, self.iterations - 1)
+
+    def roles(self) -> dict[str, Role]:
+        """{occupant: the role it sits in} for everyone in the scheme. Raises ValueError where one sits in seats of different spaces."""
+        seating = self.scheme.seat(self.game, self.trials, 0)
+        roles: dict[str, Role] = {}
+        for index, name in enumerate(seating.occupants):
+            for seat in range(seating.seats.shape[1]):
+                if bool((seating.seats[:, seat] == index).any()):
+                    role, _ = role_of_seat(self.game, seat)
+                    first = roles.setdefault(name, role)
+                    if (first.observation_space, first.action_space) != (role.observation_space, role.action_space):
+                        raise ValueError(f"{name} sits as {first.name} and as {role.name}, whose spaces differ; want one occupant for each")
+        absent = [name for name in self.scheme.learners(self.game) if name not in roles]
+        if absent:
+            raise ValueError(f"trials is {self.trials}: too few for {', '.join(absent)} to play; want more")
+        return roles
+
+    def build_learners(self) -> dict[str, Agent]:
+        """{name: a new agent}; first weights are a function of the seed and the learner's number."""
+        roles = self.roles()
+        names = self.scheme.learners(self.game)
+        seeds = seeds_of(self.seed, Purpose.PARAMETERS, len(names)).tolist()
+        return {
+            name: self.agent.build(roles[name].observation_space, roles[name].action_space, seed)
+            for name, seed in zip(names, seeds, strict=True)
+        }
+
+
+def spaces_of(experiment: Experiment) -> dict[str, tuple[gym.spaces.Dict, gym.Space[Any]]]:
+    """{learner: (observation space, action space)}."""
+    roles = experiment.roles()
+    return {name: (roles[name].observation_space, roles[name].action_space) for name in experiment.scheme.learners(experiment.game)}
+

@@ -1,0 +1,73 @@
+"""The training loop without Ray: the same rollouts, losses and order of minibatches as `training.rllib`, in one process.
+
+For machines without Ray, and to measure what RLlib costs. On a CPU both give the same weights, bit for bit (tested).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from agents.agent import Agent
+from agents.occupant import Occupant
+from envs.chance import Purpose, seeds_of
+from training import algorithms, tree
+from training.experiment import Experiment
+from training.rollout import Rollout, Trajectories, trajectories
+from training.seating import Seating
+
+
+class PlainTrainer:
+    def __init__(self, experiment: Experiment, co_players: dict[str, Occupant]) -> None:
+        self.experiment = experiment
+        self.agents = {name: agent.to(experiment.device) for name, agent in experiment.build_learners().items()}
+        self.occupants: dict[str, Occupant] = {**self.agents, **co_players}
+        self.optimisers = {name: experiment.algorithm.optimiser(agent) for name, agent in self.agents.items()}
+        self.iteration = 0
+
+    def train(self) -> None:
+        """One iteration: sample, then learn."""
+        lived = self.sample()
+        for name, agent in self.agents.items():
+            self.learn(name, agent, lived[name])
+        self.iteration += 1
+
+    def sample(self) -> dict[str, Trajectories]:
+        experiment = self.experiment
+        seating = experiment.scheme.seat(experiment.game, experiment.trials, self.iteration)
+        return collect(experiment, seating, self.occupants, self.iteration, first=0)[0]
+
+    def learn(self, name: str, agent: Agent, lived: Trajectories) -> None:
+        experiment, optimiser = self.experiment, self.optimisers[name]
+        progress = experiment.progress_at(self.iteration)
+        batch = experiment.algorithm.prepare(lived)
+        for group in optimiser.param_groups:
+            group["lr"] = experiment.algorithm.learning_rate_at(progress)
+        for rows in algorithms.minibatches(len(batch.target), experiment.algorithm, experiment.seed, self.iteration):
+            part = tree.rows_of(batch, rows.to(batch.target.device))
+            loss, _ = experiment.algorithm.loss(agent.policy_head, algorithms.outlook_on(agent, part), part, progress)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            gradients = [parameter.grad for parameter in agent.parameters() if parameter.grad is not None]
+            algorithms.clip_gradients(gradients, experiment.algorithm.max_gradient_norm)
+            optimiser.step()
+
+
+@torch.no_grad()
+def collect(
+    experiment: Experiment, seating: Seating, occupants: dict[str, Occupant], iteration: int, first: int
+) -> tuple[dict[str, Trajectories], Any, Rollout]:
+    """The trials of (a part of) an iteration, which start at number `first`: ({learner: Trajectories}, the rollout's log, the rollout)."""
+    rollout = Rollout(
+        experiment.game,
+        seating,
+        occupants,
+        episodes=experiment.episodes,
+        watched=experiment.scheme.learners(experiment.game),
+        device=experiment.device,
+    )
+    seeds = seeds_of(experiment.seed, Purpose.TRIAL, len(seating.kind), iteration, first=first, device=experiment.device)
+    before = rollout.start(seeds)
+    after, log = rollout.play(before, experiment.steps)
+    return trajectories(rollout, before, log, after), log, rollout

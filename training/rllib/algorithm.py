@@ -1,0 +1,188 @@
+"""RLlib's Algorithm around our loop: ask the scheme who meets whom, sample on all runners, update, send the weights back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from envs.chance import Purpose, seeds_of
+from training import metrics, tree
+from training.experiment import Experiment, spaces_of
+from training.rllib.learner import AgentLearner
+from training.rllib.module import AgentModule
+from training.rllib.runner import BatchedRunner, Sampled
+from training.rollout import join
+
+# How long RLlib waits before it replaces a dead runner; its default of a minute makes any failure look like a hang.
+RESTART_DELAY_S = 1.0
+
+
+class PopulationConfig(AlgorithmConfig):
+    """RLlib asks a configuration for its defaults even where every learner's module is given."""
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=AgentModule)
+
+    def get_default_learner_class(self) -> type[AgentLearner]:
+        return AgentLearner
+
+
+class PopulationAlgorithm(Algorithm):
+    """One call of `train()` is one iteration; `report` then holds its figures by the names of `training.metrics`."""
+
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        self.experiment: Experiment = config.env_config["experiment"]
+        # Iterations completed: the next one's number.
+        self.completed = 0
+        self.report: dict[str, float] = {}
+
+    def training_step(self) -> None:
+        experiment, iteration = self.experiment, self.completed
+        begin = time.perf_counter()
+        sampled = self._sample(iteration)
+        names = experiment.scheme.learners(experiment.game)
+        lived = {name: join([part.lived[name] for part in sampled if name in part.lived]) for name in names}
+        steps = sum(rows.reward.numel() for rows in lived.values())
+        between = time.perf_counter()
+        batches = {name: SampleBatch(tree.named_leaves(experiment.algorithm.prepare(rows))) for name, rows in lived.items()}
+        learned = self.learner_group.update(
+            training_data=TrainingData(batch=MultiAgentBatch(batches, env_steps=experiment.trials * experiment.steps)),
+            timesteps={"iteration": iteration},
+        )
+        self.metrics.aggregate(learned, key="learners")
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, policies=list(names), inference_only=False
+        )
+        end = time.perf_counter()
+        self.completed = iteration + 1
+        self.report = metrics.means(metrics.merge([part.tally for part in sampled]))
+        for name in names:
+            for figure in ("entropy", "policy_loss", "value_loss", "kl", "gradient_norm", "learning_rate"):
+                self.report[f"learning/{name}/{figure}"] = float(self.metrics.peek(("learners", name, figure)))
+        self.report["speed/sampling"] = steps / (between - begin)
+        self.report["speed/learning"] = steps / (end - between)
+        self.report["speed/overall"] = steps / (end - begin)
+
+    def _sample(self, iteration: int) -> list[Sampled]:
+        """All trials of an iteration, in order. What a lost runner should have played is played here, with the same result."""
+        trials = self.experiment.trials
+        group = self.env_runner_group
+        workers = group.healthy_worker_ids()
+        if not workers:
+            return [_checked(self.env_runner.sample(iteration=iteration, first=0, last=trials))]
+        bounds = [trials * part // len(workers) for part in range(len(workers) + 1)]
+        wanted = list(zip(bounds, bounds[1:], strict=False))
+        results = group.foreach_env_runner(
+            [_playing(iteration, first, last) for first, last in wanted], local_env_runner=False, remote_worker_ids=workers
+        )
+        done = {result.first: _checked(result) for result in results}
+        for first, last in wanted:
+            if first not in done:
+                done[first] = _checked(self.env_runner.sample(iteration=iteration, first=first, last=last))
+        return [done[first] for first, _ in wanted]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Weights, optimisers' states and the iteration: all that the rest of the run depends on."""
+        state = self.learner_group.get_state(components=[COMPONENT_LEARNER])[COMPONENT_LEARNER]
+        return {
+            "iteration": self.completed,
+            "weights": {name: dict(state[COMPONENT_RL_MODULE][name]) for name in self.experiment.scheme.learners(self.experiment.game)},
+            "optimisers": state[COMPONENT_OPTIMIZER],
+        }
+
+    def restore_snapshot(self, snapshot: dict[str, Any]) -> None:
+        state = self.learner_group.get_state(components=[COMPONENT_LEARNER])
+        state[COMPONENT_LEARNER][COMPONENT_RL_MODULE].update(snapshot["weights"])
+        state[COMPONENT_LEARNER][COMPONENT_OPTIMIZER] = snapshot["optimisers"]
+        self.learner_group.set_state(state)
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, policies=list(snapshot["weights"]), inference_only=False
+        )
+        self.completed = snapshot["iteration"]
+
+
+def build(experiment: Experiment) -> PopulationAlgorithm:
+    """Starts Ray, if need be, and the algorithm with its runners and learners."""
+    start_ray(experiment)
+    spaces = spaces_of(experiment)
+    seeds = seeds_of(experiment.seed, Purpose.PARAMETERS, len(spaces)).tolist()
+    specs = {
+        name: RLModuleSpec(
+            module_class=AgentModule,
+            observation_space=observation,
+            action_space=action,
+            model_config={"agent": experiment.agent, "seed": seed},
+        )
+        for (name, (observation, action)), seed in zip(spaces.items(), seeds, strict=True)
+    }
+    first = next(iter(spaces.values()))
+    gpu = 1 if experiment.device == "cuda" else 0
+    config = (
+        PopulationConfig(algo_class=PopulationAlgorithm)
+        .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        .environment(env=None, observation_space=first[0], action_space=first[1], env_config={"experiment": experiment})
+        .env_runners(env_runner_cls=BatchedRunner, num_env_runners=experiment.runners)
+        .learners(num_learners=experiment.learners, num_gpus_per_learner=gpu)
+        .multi_agent(policies=set(spaces), policy_mapping_fn=_nobody)
+        .training(learner_class=AgentLearner)
+        .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+        .fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=RESTART_DELAY_S)
+        .debugging(log_level="ERROR")
+    )
+    algorithm = config.build_algo()
+    assert isinstance(algorithm, PopulationAlgorithm)
+    return algorithm
+
+
+def start_ray(experiment: Experiment) -> None:
+    """A local Ray just large enough, quiet, without its dashboard."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, 1 + experiment.runners + 2 * experiment.learners),
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        object_store_memory=512 * 1024**2,
+    )
+
+
+def stop_ray() -> None:
+    ray.shutdown()
+
+
+def _playing(iteration: int, first: int, last: int) -> Any:
+    return lambda runner: runner.sample_remotely(iteration=iteration, first=first, last=last)
+
+
+def _checked(sampled: Sampled) -> Sampled:
+    if sampled.failure:
+        raise RuntimeError(f"sampling failed:\n{sampled.failure}")
+    return sampled
+
+
+def _nobody(*args: Any, **kwargs: Any) -> str:
+    raise AssertionError("seatings say who plays; RLlib's mapping function is not used")
+
+
+def weights_of(snapshot: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """{learner: the agent's state_dict} of a snapshot."""
+    return {
+        name: {key.removeprefix("agent."): torch.as_tensor(value) for key, value in weights.items()}
+        for name, weights in snapshot["weights"].items()
+    }

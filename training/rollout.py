@@ -1,0 +1,256 @@
+"""The only rollout: B games in lockstep for T steps. Training, evaluation, replay and benchmarks all use it.
+
+Every occupant acts once per step for all its seats. A trial is one or more episodes in a row against the same co-players; when one ends,
+the row goes on with a fresh trial, whose seed follows from the row's, and everyone there has forgotten everything. So rows never idle, and
+whoever wants whole trials only keeps those numbered 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from agents.occupant import Decision, Occupant
+from envs.chance import Purpose, fold
+from envs.game import Game, Observation
+from training import tree
+from training.seating import Group, Seating, group_seats
+
+
+class Table(NamedTuple):
+    """Where B games stand between two steps. All leaves are tensors, so that a step can be captured in a CUDA graph.
+
+    game: the game's state. seeds: [B], of the rows. trial: [B], how many trials have ended in the row. episode: [B], how many episodes of
+    this one. fresh: [B], nothing has happened in this trial yet. reward: {role: [B, seats]}, earned by the last actions and not yet
+    perceived. states: one per group of seats.
+    """
+
+    game: Any
+    seeds: Int64[Tensor, "B"]
+    trial: Int64[Tensor, "B"]
+    episode: Int64[Tensor, "B"]
+    fresh: Bool[Tensor, "B"]
+    reward: dict[str, Float[Tensor, "B seats"]]
+    states: tuple[Any, ...]
+
+
+class Step(NamedTuple):
+    """What a step leaves behind (after `play`, every leaf is [T, ...]).
+
+    Per group of seats: observations, perceived (rewards before acting) and decisions; for those who are not watched only the action.
+    rewards: {role: [B, seats]}. measures: the game's. trial, fresh: as they were before the step. ended: [B], the trial's last step.
+    game: the state before the step, if kept.
+    """
+
+    observations: tuple[Observation | None, ...]
+    perceived: tuple[Float[Tensor, "..."] | None, ...]
+    decisions: tuple[Decision, ...]
+    rewards: dict[str, Float[Tensor, "..."]]
+    measures: dict[str, Float[Tensor, "..."]]
+    trial: Int64[Tensor, "..."]
+    fresh: Bool[Tensor, "..."]
+    ended: Bool[Tensor, "..."]
+    game: Any
+
+
+class Rollout:
+    """A game, a seating and its occupants, ready to be played.
+
+    watched: the occupants whose observations, values and log-probabilities are kept (None: everyone's). keeps_states: whether the game's
+    states are kept, for recordings. episodes: of a trial.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        seating: Seating,
+        occupants: Mapping[str, Occupant],
+        *,
+        episodes: int = 1,
+        watched: Iterable[str] | None = (),
+        keeps_states: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.game = game
+        self.episodes = episodes
+        self.device = torch.device(device)
+        self.seating = seating
+        self.groups = group_seats(game, seating, self.device)
+        missing = sorted({group.occupant for group in self.groups} - set(occupants))
+        if missing:
+            raise ValueError(f"the seating names {', '.join(missing)}; the occupants are {', '.join(occupants)}")
+        self.occupants = [occupants[group.occupant] for group in self.groups]
+        names = None if watched is None else set(watched)
+        self.watched = [names is None or group.occupant in names for group in self.groups]
+        self.keeps_states = keeps_states
+
+    @property
+    def trial_steps(self) -> int:
+        """The longest that a trial can last."""
+        return self.episodes * self.game.max_steps
+
+    def start(self, seeds: Int64[Tensor, "B"]) -> Table:
+        """The tables set, before the first step. seeds: each trial's luck, all of it."""
+        seeds = seeds.to(self.device)
+        zero = torch.zeros_like(seeds)
+        reward = {role.name: torch.zeros(len(seeds), role.seats, device=self.device) for role in self.game.roles}
+        game = self.game.start(self._luck_of_game(seeds, zero, zero))
+        return Table(game, seeds, zero, zero, zero == 0, reward, self._seat_everyone(seeds, zero))
+
+    def play(self, table: Table, steps: int) -> tuple[Table, Step]:
+        """Plays on for T steps."""
+        log: Any = None
+        for t in range(steps):
+            table, step = self.step(table)
+            if log is None:
+                log = tree.map_leaves(lambda leaf: leaf.new_empty((steps, *leaf.shape)), step)
+            tree.map_leaves(lambda kept, leaf, t=t: kept[t].copy_(leaf), log, step)
+        return table, log
+
+    def step(self, table: Table) -> tuple[Table, Step]:
+        """One step of all games. On a GPU nothing in it waits for the device."""
+        observation = self.game.observe(table.game)
+        actions: dict[str, Tensor] = {}
+        observations, perceived, decisions, states = [], [], [], []
+        for group, occupant, before, watched in zip(self.groups, self.occupants, table.states, self.watched, strict=True):
+            seen, reward = self._perceive(group, observation, table.reward)
+            decision, state = occupant.act(seen, before, reward)
+            if group.role.name not in actions:
+                shape = (len(table.seeds) * group.role.seats, *decision.action.shape[1:])
+                actions[group.role.name] = decision.action.new_empty(shape)
+            actions[group.role.name].index_copy_(0, group.rows, decision.action)
+            observations.append(seen if watched else None)
+            perceived.append(reward if watched else None)
+            decisions.append(decision if watched else Decision(decision.action))
+            states.append(state)
+        placed = {role.name: actions[role.name].unflatten(0, (-1, role.seats)) for role in self.game.roles}
+        game, turn = self.game.step(table.game, placed)
+        ended = turn.over & (table.episode + 1 >= self.episodes)
+        kept = table.game if self.keeps_states else None
+        step = Step(
+            tuple(observations),
+            tuple(perceived),
+            tuple(decisions),
+            turn.rewards,
+            turn.measures,
+            table.trial,
+            table.fresh,
+            ended,
+            kept,
+        )
+        after = table._replace(game=game, fresh=ended, reward=turn.rewards, states=tuple(states))
+        return self._go_on(after, turn.over, ended), step
+
+    def value_ahead(self, table: Table, group: int) -> Float[Tensor, "N"]:
+        """What a group's occupant expects from here on, [N]; 0 where a fresh trial begins. The table stays as it is."""
+        seen, reward = self._perceive(self.groups[group], self.game.observe(table.game), table.reward)
+        decision, _ = self.occupants[group].act(seen, table.states[group], reward)
+        assert decision.value is not None
+        return decision.value.masked_fill(table.fresh[self.groups[group].games], 0.0)
+
+    def _perceive(
+        self, group: Group, observation: dict[str, Observation], reward: dict[str, Tensor]
+    ) -> tuple[Observation, Float[Tensor, "N"]]:
+        role = group.role.name
+        seen = {name: value.flatten(0, 1).index_select(0, group.rows) for name, value in observation[role].items()}
+        return seen, reward[role].flatten().index_select(0, group.rows)
+
+    def _go_on(self, table: Table, over: Bool[Tensor, "B"], ended: Bool[Tensor, "B"]) -> Table:
+        """The next episode where one is over, the next trial where it was the last."""
+        # Asking is free on a CPU; on a GPU it would stall, so there every step prepares a fresh start and keeps the rows that need it.
+        rows = over.nonzero()[:, 0] if self.device.type == "cpu" else None
+        if rows is not None and len(rows) == 0:
+            return table
+        trial = table.trial + ended
+        episode = (table.episode + over).masked_fill(ended, 0)
+        luck = self._luck_of_game(table.seeds, trial, episode)
+        if rows is not None:
+            game = tree.with_rows(table.game, rows, self.game.start(luck[rows]))
+        else:
+            game = tree.where(over, self.game.start(luck), table.game)
+        states = table.states
+        if rows is None or bool(ended.any()):
+            fresh = self._seat_everyone(table.seeds, trial)
+            states = tuple(
+                tree.where(ended[group.games], new, old)
+                for group, new, old in zip(self.groups, fresh, table.states, strict=True)
+            )
+        reward = {name: value.masked_fill(ended[:, None], 0.0) for name, value in table.reward.items()}
+        return table._replace(game=game, trial=trial, episode=episode, reward=reward, states=states)
+
+    def _seat_everyone(self, seeds: Tensor, trial: Tensor) -> tuple[Any, ...]:
+        luck = self._luck_of_trial(seeds, trial)
+        return tuple(
+            occupant.start(fold(luck[group.games], Purpose.OCCUPANT, group.seats))
+            for group, occupant in zip(self.groups, self.occupants, strict=True)
+        )
+
+    @staticmethod
+    def _luck_of_trial(seeds: Tensor, trial: Tensor) -> Tensor:
+        """A row's first trial has the row's seed; later ones follow from it."""
+        return torch.where(trial == 0, seeds, fold(seeds, Purpose.TRIAL, trial))
+
+    def _luck_of_game(self, seeds: Tensor, trial: Tensor, episode: Tensor) -> Tensor:
+        return fold(self._luck_of_trial(seeds, trial), Purpose.EPISODE, episode)
+
+
+class Trajectories(NamedTuple):
+    """What one learner lived through, one row per seat: N rows of T steps. It is what a loss wants.
+
+    observation: {field: [N, T, ...]}. action, log_prob, value, reward: at, and earned by, each step. action_before, reward_before: what
+    was perceived. reset: the step begins a trial. ended: it ends one. kind: [N], the seating's. last_value: [N], of what follows.
+    memory: the memory's state at the head.
+    """
+
+    observation: Observation
+    action: Tensor
+    log_prob: Float[Tensor, "N T"]
+    value: Float[Tensor, "N T"]
+    reward: Float[Tensor, "N T"]
+    action_before: Tensor
+    reward_before: Float[Tensor, "N T"]
+    reset: Bool[Tensor, "N T"]
+    ended: Bool[Tensor, "N T"]
+    kind: Int64[Tensor, "N"]
+    last_value: Float[Tensor, "N"]
+    memory: Any
+
+
+def trajectories(rollout: Rollout, before: Table, log: Step, after: Table) -> dict[str, Trajectories]:
+    """{learner: Trajectories} from a rollout in which the learners were watched. before, after: the tables around it."""
+    parts: dict[str, list[Trajectories]] = {}
+    for number, group in enumerate(rollout.groups):
+        observation, perceived, decision = log.observations[number], log.perceived[number], log.decisions[number]
+        if observation is None or perceived is None or decision.log_prob is None or decision.value is None:
+            continue
+        action = decision.action
+        head = before.states[number]
+        earned = log.rewards[group.role.name].flatten(1, 2).index_select(1, group.rows)
+        parts.setdefault(group.occupant, []).append(
+            Trajectories(
+                observation={name: value.transpose(0, 1) for name, value in observation.items()},
+                action=action.transpose(0, 1),
+                log_prob=decision.log_prob.T,
+                value=decision.value.T,
+                reward=earned.T,
+                action_before=torch.cat([head.action[None], action[:-1]]).transpose(0, 1),
+                reward_before=perceived.T,
+                reset=log.fresh[:, group.games].T,
+                ended=log.ended[:, group.games].T,
+                kind=rollout.seating.kind.to(rollout.device)[group.games],
+                last_value=rollout.value_ahead(after, number),
+                memory=head.memory,
+            )
+        )
+    return {name: join(several) for name, several in parts.items()}
+
+
+def join(parts: list[Trajectories]) -> Trajectories:
+    """Rows of several under one another."""
+    if len(parts) == 1:
+        return parts[0]
+    return tree.map_leaves(lambda *leaf: torch.cat(leaf), *parts)

@@ -1,0 +1,86 @@
+"""A fixed mixture of pairings: each has a weight, and gets that share of the games of every iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from envs.game import Game, seat_count
+from training.seating import Seating
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """seats: one name per seat of the game, in its order. kind: what metrics call these games. weight: relative share of the games."""
+
+    seats: tuple[str, ...]
+    kind: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """names: who learns; every other name in a pairing is a co-player's.
+
+    Within a role the names move one seat further from game to game, so that everyone sits everywhere equally often.
+    """
+
+    names: tuple[str, ...]
+    pairings: tuple[Pairing, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("names is empty; want at least one learner")
+        if not self.pairings or any(pairing.weight <= 0 for pairing in self.pairings):
+            raise ValueError("pairings: want at least one, each with a weight above 0")
+        idle = sorted(set(self.names) - {name for pairing in self.pairings for name in pairing.seats})
+        if idle:
+            raise ValueError(f"names has {', '.join(idle)}, who sits in no pairing")
+
+    def learners(self, game: Game) -> tuple[str, ...]:
+        return self.names
+
+    def co_players(self, game: Game) -> tuple[str, ...]:
+        names = dict.fromkeys(name for pairing in self.pairings for name in pairing.seats)
+        return tuple(name for name in names if name not in self.names)
+
+    def seat(self, game: Game, trials: int, iteration: int) -> Seating:
+        """Whole shares in proportion to the weights; what is left over goes to the largest remainders."""
+        occupants = self.names + self.co_players(game)
+        kinds = tuple(dict.fromkeys(pairing.kind for pairing in self.pairings))
+        total = sum(pairing.weight for pairing in self.pairings)
+        exact = [pairing.weight / total * trials for pairing in self.pairings]
+        shares = [int(share) for share in exact]
+        for index in sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])[: trials - sum(shares)]:
+            shares[index] += 1
+        seats, kind = [], []
+        for pairing, share in zip(self.pairings, shares, strict=True):
+            if len(pairing.seats) != seat_count(game):
+                raise ValueError(f"pairing {pairing.seats} has {len(pairing.seats)} seats; {type(game).__name__} has {seat_count(game)}")
+            row = torch.tensor([occupants.index(name) for name in pairing.seats])
+            seats.append(row[_rotations(game, share)])
+            kind.append(torch.full((share,), kinds.index(pairing.kind)))
+        return Seating(occupants, torch.cat(seats), kinds, torch.cat(kind))
+
+
+def _rotations(game: Game, games: int) -> torch.Tensor:
+    """[games, P]: from which place of the pairing each seat takes its name; every role turns by itself."""
+    columns = []
+    first = 0
+    turn = torch.arange(games)[:, None]
+    for role in game.roles:
+        columns.append(first + (torch.arange(role.seats) + turn) % role.seats)
+        first += role.seats
+    return torch.cat(columns, 1)
+
+
+def mixed_pool(share_of_learners: float = 0.5, co_player: str = "random_table") -> Mixture:
+    """Two learners, each meeting the other in half of its trials and a fresh random table in the rest (Weis et al. 2026, section 2)."""
+    # Of a learner's trials a share s is against the other. A learner-learner game is a trial of both, hence the weights s, 1-s, 1-s.
+    pairings = [
+        Pairing(("learner_0", "learner_1"), "learner", share_of_learners),
+        Pairing(("learner_0", co_player), co_player, 1 - share_of_learners),
+        Pairing(("learner_1", co_player), co_player, 1 - share_of_learners),
+    ]
+    return Mixture(("learner_0", "learner_1"), tuple(pairing for pairing in pairings if pairing.weight > 0))

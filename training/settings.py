@@ -1,0 +1,166 @@
+"""Settings as values: frozen dataclasses to and from JSON, and `name.name=value` overrides from a command line.
+
+Nothing here runs code that a file names: a JSON object's "type" may only be a dataclass of this project's own settings modules. Every
+failure is one line that names the field, the value and what would work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from beartype.door import is_bearable
+
+from agents.co_players import CO_PLAYERS
+from envs import GAMES
+from memory import MEMORIES
+from training.schemes import SCHEMES
+
+
+class BadInput(ValueError):
+    """Something a person wrote is wrong; the message is one line that says what would work."""
+
+
+ALGORITHMS: dict[str, str] = {"ppo": "training.algorithms:PPO", "a2c": "training.algorithms:A2C"}
+
+# Fields that can be chosen by name on the command line, and from which dictionary.
+_BY_NAME: dict[str, Mapping[str, str]] = {"game": GAMES, "memory": MEMORIES, "scheme": SCHEMES, "algorithm": ALGORITHMS}
+_OUR_MODULES = {"training.experiment", "agents.agent", "envs.third_party"} | {
+    path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
+}
+
+
+def load(path: str) -> Any:
+    """The object that `module:name` says."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def lookup(names: Mapping[str, str], name: str, what: str) -> Any:
+    """The entry called `name` of a dictionary such as `GAMES`. Raises BadInput with the nearest match."""
+    if name not in names:
+        raise BadInput(f"no {what} is called {name!r}; {nearest(name, names)}")
+    return load(names[name])
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What to say to someone who got a name wrong."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values; a dataclass becomes an object whose "type" is `module:Class`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    return value
+
+
+def from_json(data: Any) -> Any:
+    """The value that `to_json` wrote (lists come back as tuples). Raises BadInput on an unknown type, field or value."""
+    if isinstance(data, list):
+        return tuple(from_json(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "type" not in data:
+        return {key: from_json(item) for key, item in data.items()}
+    path = str(data["type"])
+    module, _, name = path.partition(":")
+    if module not in _OUR_MODULES:
+        raise BadInput(f"settings of type {path!r} are not Coterie's; its own live in {', '.join(sorted(_OUR_MODULES))}")
+    kind = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise BadInput(f"settings of type {path!r} do not exist in this version")
+    fields = {key: from_json(item) for key, item in data.items() if key != "type"}
+    return build(kind, fields, name)
+
+
+def build(kind: type, fields: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from checked fields. Raises BadInput, its message starting with `where`."""
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}
+    checked = {}
+    for name, value in fields.items():
+        if name not in known:
+            raise BadInput(f"{where} has no setting {name!r}; {nearest(name, known)}")
+        checked[name] = _checked(value, hints[name], f"{where}.{name}")
+    try:
+        return kind(**checked)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def override(settings: Any, assignment: str) -> Any:
+    """Settings with one `name.name=value` carried out. Values are JSON; anything else is text.
+
+    A field that holds settings itself (game, agent.memory, scheme, algorithm) takes a name from its dictionary.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise BadInput(f"{assignment!r} is no setting; write name=value, for example seed=3 or game.rounds=50")
+    return _replaced(settings, path.strip().split("."), text.strip(), path.strip())
+
+
+def _replaced(settings: Any, names: list[str], text: str, path: str) -> Any:
+    name, rest = names[0], names[1:]
+    known = [field.name for field in dataclasses.fields(settings)]
+    if name not in known:
+        raise BadInput(f"no setting is called {path!r}: {type(settings).__name__} has no {name!r}; {nearest(name, known)}")
+    now = getattr(settings, name)
+    if rest:
+        if not dataclasses.is_dataclass(now):
+            raise BadInput(f"no setting is called {path!r}: {name} is {now!r} and has no settings of its own")
+        value = _replaced(now, rest, text, path)
+    elif name in _BY_NAME:
+        value = _named(name, text)
+    else:
+        value = _checked(_parse(text), typing.get_type_hints(type(settings))[name], path)
+    try:
+        return dataclasses.replace(settings, **{name: value})
+    except ValueError as error:
+        raise BadInput(f"{path}={text}: {error}") from error
+
+
+def _named(field: str, name: str) -> Any:
+    if field == "game" and name.startswith("pettingzoo:"):
+        return load("envs.third_party:ThirdPartyGame")(name.removeprefix("pettingzoo:"))
+    return lookup(_BY_NAME[field], name, field)()
+
+
+def _parse(text: str) -> Any:
+    try:
+        return from_json(json.loads(text))
+    except json.JSONDecodeError:
+        return {"None": None, "none": None, "True": True, "False": False}.get(text, text)
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """The value, if it is of the type that the field wants (a whole number will do where a real one is wanted)."""
+    value = _with_reals(value, hint)
+    if not is_bearable(value, hint):
+        wanted = getattr(hint, "__name__", None) or str(hint)
+        raise BadInput(f"{where} is {value!r}; want {wanted if '[' not in str(hint) and '|' not in str(hint) else hint}")
+    return value
+
+
+def _with_reals(value: Any, hint: Any) -> Any:
+    """Whole numbers turned into real ones wherever the hint wants those."""
+    if isinstance(value, int) and not isinstance(value, bool) and (hint is float or float in typing.get_args(hint)):
+        return value if int in typing.get_args(hint) else float(value)
+    if isinstance(value, tuple) and typing.get_origin(hint) is tuple:
+        wanted = typing.get_args(hint)
+        each = [wanted[0]] * len(value) if wanted[-1:] == (Ellipsis,) else list(wanted)
+        if len(each) == len(value):
+            return tuple(_with_reals(item, kind) for item, kind in zip(value, each, strict=True))
+    return value
