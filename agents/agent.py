@@ -103,7 +103,7 @@ class Agent(nn.Module):
 
     def start(self, seeds: Int64[Tensor, "N"]) -> AgentState:
         """The state of N seats that have seen nothing; their luck is a function of `seeds`."""
-        action = torch.as_tensor(self._some_action, device=seeds.device).expand(len(seeds), *self.action_space.shape)  # type: ignore[misc]
+        action = torch.as_tensor(self._some_action, device=seeds.device).expand(len(seeds), *self.action_space.shape)
         return AgentState(self.memory.start(len(seeds)), action, seeds, torch.zeros_like(seeds))
 
     @torch.no_grad()

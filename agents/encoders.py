@@ -41,6 +41,8 @@ def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
 class SymbolEncoder(nn.Module):
     """One table row per symbol; several symbols side by side add up."""
 
+    offsets: Tensor
+
     def __init__(self, sizes: list[int], starts: list[int], width: int, single: bool) -> None:
         super().__init__()
         self.single = single
@@ -51,7 +53,6 @@ class SymbolEncoder(nn.Module):
         nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def forward(self, symbols: Tensor) -> Float[Tensor, "... E"]:
-        assert isinstance(self.offsets, Tensor)
         if self.single:
             return self.table(symbols + self.offsets[0])
         return self.table(symbols + self.offsets).sum(-2)

@@ -47,7 +47,9 @@ def head_of(space: gym.Space[Any], width: int) -> PolicyHead:
             return CategoricalHead([int(n) for n in space.nvec], [int(n) for n in np.ravel(space.start)], width, single=False)
         case gym.spaces.Box() if np.isfinite(space.low).all() and np.isfinite(space.high).all() and np.issubdtype(space.dtype, np.floating):
             return BoundedHead(space, width)
-    raise ValueError(f"no policy head acts in {space}; want Discrete, MultiDiscrete (one axis), or a Box of real numbers with finite bounds")
+    raise ValueError(
+        f"no policy head acts in {space}; want Discrete, MultiDiscrete (one axis), or a Box of real numbers with finite bounds"
+    )
 
 
 def _linear(width: int, outputs: int) -> nn.Linear:
@@ -103,6 +105,8 @@ class BoundedHead(PolicyHead):
     """
 
     EDGE = 1e-6
+    low: Tensor
+    high: Tensor
 
     def __init__(self, space: gym.spaces.Box, width: int) -> None:
         super().__init__()

@@ -91,7 +91,9 @@ def categorical(probs: Float[Tensor, "... A"], draw: Float[Tensor, "..."]) -> In
     return passed.sum(-1)
 
 
-def seeds_of(run_seed: int, purpose: Purpose, count: int, *counters: int, first: int = 0, device: torch.device | str = "cpu") -> Int64[Tensor, "N"]:
+def seeds_of(
+    run_seed: int, purpose: Purpose, count: int, *counters: int, first: int = 0, device: torch.device | str = "cpu"
+) -> Int64[Tensor, "N"]:
     """Seeds number first .. first+count-1 of a stream of a run. Which machine asks for which slice makes no difference."""
     root = fold(torch.tensor(_signed(run_seed), device=device), purpose, *counters)
     return fold(root, torch.arange(first, first + count, device=device))

@@ -53,9 +53,7 @@ class GRU(Memory):
     def start(self, batch_size: int) -> GRUState:
         return GRUState(self.candidate_bias.new_zeros(batch_size, self.width))
 
-    def forward(
-        self, x: Float[Tensor, "B T E"], state: GRUState, reset: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T D"], GRUState]:
+    def forward(self, x: Float[Tensor, "B T E"], state: GRUState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], GRUState]:
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.width), state
         gates = self.from_input(x.transpose(0, 1))
@@ -75,7 +73,7 @@ def gru_sequence(
     Differentiable once, in gates, hidden, weight and candidate_bias. Autograd through a loop of small operations costs more than the
     operations; so the backward pass is written out, and the weights' gradient is one matrix product over all steps.
     """
-    hidden_sequence: Tensor = _GRUSequence.apply(gates, hidden, reset, weight, candidate_bias)  # type: ignore[no-untyped-call]
+    hidden_sequence: Tensor = _GRUSequence.apply(gates, hidden, reset, weight, candidate_bias)
     return hidden_sequence
 
 

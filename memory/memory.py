@@ -30,9 +30,7 @@ class Memory(nn.Module, ABC):
         """The state of `batch_size` rows that have seen nothing. The first step given to it should reset."""
 
     @abstractmethod
-    def forward(
-        self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T D"], State]: ...
+    def forward(self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], State]: ...
 
 
 @runtime_checkable

@@ -36,7 +36,5 @@ class NoMemory(Memory):
     def start(self, batch_size: int) -> NoState:
         return NoState()
 
-    def forward(
-        self, x: Float[Tensor, "B T E"], state: NoState, reset: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T D"], NoState]:
+    def forward(self, x: Float[Tensor, "B T E"], state: NoState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], NoState]:
         return self.layers(x), state

@@ -96,4 +96,3 @@ def spaces_of(experiment: Experiment) -> dict[str, tuple[gym.spaces.Dict, gym.Sp
     """{learner: (observation space, action space)}."""
     roles = experiment.roles()
     return {name: (roles[name].observation_space, roles[name].action_space) for name in experiment.scheme.learners(experiment.game)}
-

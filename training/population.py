@@ -1,4 +1,4 @@
-"""Agents on disk and co-players by name. An agent is two files, data only: `agent.safetensors` (weights) and `agent.json` (settings, spaces).
+"""Agents on disk and co-players by name. An agent is two files of data: `agent.safetensors` (weights), `agent.json` (settings, spaces).
 
 Loading one never executes code from the file: settings may only name this project's own dataclasses, weights are plain tensors.
 """

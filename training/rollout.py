@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
     Per group of seats: observations, perceived (rewards before acting) and decisions; for those who are not watched only the action.
     rewards: {role: [B, seats]}. measures: the game's. trial, fresh: as they were before the step. ended: [B], the trial's last step.
-    game: the state before the step, if kept.
+    game: the state after the step (before a new episode starts), if kept.
     """
 
     observations: tuple[Observation | None, ...]
@@ -130,7 +130,7 @@ class Rollout:
         placed = {role.name: actions[role.name].unflatten(0, (-1, role.seats)) for role in self.game.roles}
         game, turn = self.game.step(table.game, placed)
         ended = turn.over & (table.episode + 1 >= self.episodes)
-        kept = table.game if self.keeps_states else None
+        kept = game if self.keeps_states else None
         step = Step(
             tuple(observations),
             tuple(perceived),
@@ -176,8 +176,7 @@ class Rollout:
         if rows is None or bool(ended.any()):
             fresh = self._seat_everyone(table.seeds, trial)
             states = tuple(
-                tree.where(ended[group.games], new, old)
-                for group, new, old in zip(self.groups, fresh, table.states, strict=True)
+                tree.where(ended[group.games], new, old) for group, new, old in zip(self.groups, fresh, table.states, strict=True)
             )
         reward = {name: value.masked_fill(ended[:, None], 0.0) for name, value in table.reward.items()}
         return table._replace(game=game, trial=trial, episode=episode, reward=reward, states=states)

@@ -50,7 +50,7 @@ def group_seats(game: Game, seating: Seating, device: torch.device) -> tuple[Gro
     if int(seats.min()) < 0 or int(seats.max()) >= len(seating.occupants):
         raise ValueError(f"a seat holds occupant number {int(seats.min())} to {int(seats.max())}; want 0 to {len(seating.occupants) - 1}")
     groups = []
-    first_seat = {}
+    first_seat: dict[str, int] = {}
     for number, (_, role, _) in enumerate(seats_of(game)):
         first_seat.setdefault(role.name, number)
     for index, occupant in enumerate(seating.occupants):

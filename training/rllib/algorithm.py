@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -24,9 +25,12 @@ from training.rllib.learner import AgentLearner
 from training.rllib.module import AgentModule
 from training.rllib.runner import BatchedRunner, Sampled
 from training.rollout import join
+from training.run import Snapshot
 
 # How long RLlib waits before it replaces a dead runner; its default of a minute makes any failure look like a hang.
 RESTART_DELAY_S = 1.0
+# AgentModule holds the agent under this name.
+_PREFIX = "agent."
 
 
 class PopulationConfig(AlgorithmConfig):
@@ -63,9 +67,7 @@ class PopulationAlgorithm(Algorithm):
             timesteps={"iteration": iteration},
         )
         self.metrics.aggregate(learned, key="learners")
-        self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group, policies=list(names), inference_only=False
-        )
+        self._send_weights()
         end = time.perf_counter()
         self.completed = iteration + 1
         self.report = metrics.means(metrics.merge([part.tally for part in sampled]))
@@ -84,7 +86,7 @@ class PopulationAlgorithm(Algorithm):
         if not workers:
             return [_checked(self.env_runner.sample(iteration=iteration, first=0, last=trials))]
         bounds = [trials * part // len(workers) for part in range(len(workers) + 1)]
-        wanted = list(zip(bounds, bounds[1:], strict=False))
+        wanted = list(itertools.pairwise(bounds))
         results = group.foreach_env_runner(
             [_playing(iteration, first, last) for first, last in wanted], local_env_runner=False, remote_worker_ids=workers
         )
@@ -94,24 +96,33 @@ class PopulationAlgorithm(Algorithm):
                 done[first] = _checked(self.env_runner.sample(iteration=iteration, first=first, last=last))
         return [done[first] for first, _ in wanted]
 
-    def snapshot(self) -> dict[str, Any]:
-        """Weights, optimisers' states and the iteration: all that the rest of the run depends on."""
+    def snapshot(self) -> Snapshot:
+        """All that the rest of the run depends on, as it is now; later updates cannot reach it."""
         state = self.learner_group.get_state(components=[COMPONENT_LEARNER])[COMPONENT_LEARNER]
-        return {
-            "iteration": self.completed,
-            "weights": {name: dict(state[COMPONENT_RL_MODULE][name]) for name in self.experiment.scheme.learners(self.experiment.game)},
-            "optimisers": state[COMPONENT_OPTIMIZER],
+        names = self.experiment.scheme.learners(self.experiment.game)
+        weights = {name: {_bare(key): torch.tensor(value) for key, value in state[COMPONENT_RL_MODULE][name].items()} for name in names}
+        optimisers = {
+            entry["module_id"]: {
+                number: {key: torch.tensor(value) for key, value in buffers.items()} for number, buffers in entry["state"]["state"].items()
+            }
+            for entry in state[COMPONENT_OPTIMIZER].values()
         }
+        return Snapshot(self.completed, weights, optimisers)
 
-    def restore_snapshot(self, snapshot: dict[str, Any]) -> None:
+    def restore_snapshot(self, snapshot: Snapshot) -> None:
         state = self.learner_group.get_state(components=[COMPONENT_LEARNER])
-        state[COMPONENT_LEARNER][COMPONENT_RL_MODULE].update(snapshot["weights"])
-        state[COMPONENT_LEARNER][COMPONENT_OPTIMIZER] = snapshot["optimisers"]
+        learner = state[COMPONENT_LEARNER]
+        for name, weights in snapshot.weights.items():
+            learner[COMPONENT_RL_MODULE][name] = {_PREFIX + key: value for key, value in weights.items()}
+        for entry in learner[COMPONENT_OPTIMIZER].values():
+            entry["state"]["state"] = snapshot.optimisers.get(entry["module_id"], {})
         self.learner_group.set_state(state)
-        self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group, policies=list(snapshot["weights"]), inference_only=False
-        )
-        self.completed = snapshot["iteration"]
+        self._send_weights()
+        self.completed = snapshot.iteration
+
+    def _send_weights(self) -> None:
+        names = list(self.experiment.scheme.learners(self.experiment.game))
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, policies=names, inference_only=False)
 
 
 def build(experiment: Experiment) -> PopulationAlgorithm:
@@ -152,7 +163,8 @@ def start_ray(experiment: Experiment) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     ray.init(
         num_cpus=max(os.cpu_count() or 1, 1 + experiment.runners + 2 * experiment.learners),
         include_dashboard=False,
@@ -180,9 +192,6 @@ def _nobody(*args: Any, **kwargs: Any) -> str:
     raise AssertionError("seatings say who plays; RLlib's mapping function is not used")
 
 
-def weights_of(snapshot: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """{learner: the agent's state_dict} of a snapshot."""
-    return {
-        name: {key.removeprefix("agent."): torch.as_tensor(value) for key, value in weights.items()}
-        for name, weights in snapshot["weights"].items()
-    }
+def _bare(name: str) -> str:
+    """A weight's name in the agent, from its name in RLlib's module."""
+    return name.removeprefix(_PREFIX)

@@ -31,31 +31,40 @@ class AgentModule(TorchRLModule):
         return {"policy": outlook.policy, "value": outlook.value}
 
     def batch_of(self, columns: Any) -> Batch:
-        fields = {name: None for name in Batch._fields}
-        observation = {name: 0 for name in self.agent.observation_space.spaces}
-        template = Batch(**{**dict.fromkeys(fields, 0), "observation": observation, "memory": self.agent.memory.start(1)})  # type: ignore[arg-type]
+        fields = dict.fromkeys(Batch._fields)
+        observation = dict.fromkeys(self.agent.observation_space.spaces, 0)
+        template = Batch(**{**dict.fromkeys(fields, 0), "observation": observation, "memory": self.agent.memory.start(1)})
         batch: Batch = tree.fill(template, columns)
         return batch
 
     def get_initial_state(self) -> dict[str, torch.Tensor]:
-        """The agent's state before it has perceived anything, one row without its batch axis; the seed comes with the first observation."""
-        state = self.agent.start(torch.zeros(1, dtype=torch.int64))
-        return {name: leaf[0] for name, leaf in tree.named_leaves(state).items()}
+        """What is carried of the agent's state before it has perceived anything, one row without its batch axis."""
+        return {name: leaf[0] for name, leaf in _carried(self.agent.start(torch.zeros(1, dtype=torch.int64))).items()}
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """One step, as `Agent.act` plays it. Observations [B, 1, ...] hold the fields SEED and REWARD too."""
         observation = {name: value[:, 0] for name, value in batch[Columns.OBS].items()}
         seeds, reward = observation.pop(SEED), observation.pop(REWARD)
-        state: AgentState = tree.fill(self.agent.start(seeds[:1]), batch[Columns.STATE_IN])
-        state = state._replace(seed=torch.where(state.clock == 0, seeds, state.seed))
+        fresh = self.agent.start(seeds)
+        state = tree.fill(fresh, {**batch[Columns.STATE_IN], "seed": seeds})
+        # RLlib narrows a state's numbers to 32 bits from step to step.
+        state = tree.map_leaves(lambda leaf, like: leaf.to(like.dtype), state, fresh)
         decision, state = self.agent.act(observation, state, reward)
-        assert decision.log_prob is not None and decision.value is not None
+        assert decision.log_prob is not None
+        assert decision.value is not None
         return {
             Columns.ACTIONS: decision.action[:, None],
             Columns.ACTION_LOGP: decision.log_prob[:, None],
             Columns.VF_PREDS: decision.value[:, None],
-            Columns.STATE_OUT: tree.named_leaves(state),
+            Columns.STATE_OUT: _carried(state),
         }
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return self._forward_inference(batch, **kwargs)
+
+
+def _carried(state: AgentState) -> dict[str, torch.Tensor]:
+    """What RLlib carries from step to step: all but the seed, which needs 64 bits and so comes with every observation."""
+    leaves = tree.named_leaves(state)
+    del leaves["seed"]
+    return leaves

@@ -1,0 +1,249 @@
+"""A third-party PettingZoo ParallelEnv as a game: a Python loop over copies, slow but welcome.
+
+Actions, observations, reward, end: the environment's own; agents with equal spaces share a role. An agent that has left the game sees
+zeros and earns nothing until all have left. An observation that is no Dict becomes the field "observation".
+Source: any module with a `parallel_env` function, for example `pettingzoo.classic.rps_v2`.
+
+The copies are live objects, so a state can be stepped once: stepping an older one is refused. Everything that `observe` gives is in the
+state itself. The copies live in this process and on a CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
+
+
+class ThirdPartyState(NamedTuple):
+    """copy: which live environment plays this game. observation: {role: {field: [B, seats, ...]}}. alive: {role: [B, seats]}."""
+
+    seed: Int64[Tensor, "B"]
+    step: Int64[Tensor, "B"]
+    copy: Int64[Tensor, "B"]
+    observation: dict[str, Observation]
+    alive: dict[str, Bool[Tensor, "B seats"]]
+
+
+@dataclass(frozen=True)
+class ThirdPartyGame:
+    """module: where `parallel_env` is. limit: an episode that lasts longer is ended."""
+
+    module: str
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit is {self.limit}; want at least 1")
+        # Building one now tells about a wrong name or a broken environment before anything starts.
+        assert self.roles
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        environment = self._make()
+        _check(self.module, environment)
+        spaces: list[tuple[gym.spaces.Dict, gym.Space[Any], list[str]]] = []
+        for agent in environment.possible_agents:
+            observation, action = _as_fields(environment.observation_space(agent)), environment.action_space(agent)
+            for known in spaces:
+                if (known[0], known[1]) == (observation, action):
+                    known[2].append(agent)
+                    break
+            else:
+                spaces.append((observation, action, [agent]))
+        return tuple(
+            Role("agents" if len(spaces) == 1 else agents[0], len(agents), observation, action) for observation, action, agents in spaces
+        )
+
+    @property
+    def max_steps(self) -> int:
+        return self.limit
+
+    def start(self, seeds: Int64[Tensor, "B"]) -> ThirdPartyState:
+        copies, observations = [], []
+        for seed in seeds.tolist():
+            number = self._idle.pop() if self._idle else len(self._live)
+            if number == len(self._live):
+                self._live.append(_Live(self._make()))
+            live = self._live[number]
+            # PettingZoo takes 32-bit seeds.
+            live.observation, _ = live.environment.reset(seed=seed % 2**31)
+            live.step = 0
+            copies.append(number)
+            observations.append(live.observation)
+        step = torch.zeros_like(seeds)
+        return ThirdPartyState(seeds, step, torch.tensor(copies, dtype=torch.int64), *self._gather(observations))
+
+    def observe(self, state: ThirdPartyState) -> dict[str, Observation]:
+        return state.observation
+
+    def step(self, state: ThirdPartyState, actions: Mapping[str, Tensor]) -> tuple[ThirdPartyState, Turn]:
+        arrays = {role: action.numpy() for role, action in actions.items()}
+        rewards = {role.name: torch.zeros(len(state.seed), role.seats) for role in self.roles}
+        observations, over = [], []
+        for game, (number, step) in enumerate(zip(state.copy.tolist(), state.step.tolist(), strict=True)):
+            live = self._live[number]
+            if live.step != step:
+                raise ValueError(
+                    f"{self.module}: a third-party environment cannot go back to an earlier state (step {step} of {live.step})"
+                )
+            chosen = {
+                agent: _action(arrays[role][game, seat], live.environment.action_space(agent))
+                for agent, (role, seat) in self._places.items()
+                if agent in live.environment.agents
+            }
+            live.observation, earned, *_ = live.environment.step(chosen)
+            live.step += 1
+            for agent, reward in earned.items():
+                role, seat = self._places[agent]
+                rewards[role][game, seat] = float(reward)
+            observations.append({agent: live.observation[agent] for agent in live.environment.agents})
+            ended = not live.environment.agents or live.step >= self.limit
+            over.append(ended)
+            if ended:
+                self._idle.append(number)
+        after = ThirdPartyState(state.seed, state.step + 1, state.copy, *self._gather(observations))
+        return after, Turn(rewards, torch.tensor(over), {})
+
+    def describe(self, state: ThirdPartyState, index: int) -> Scene:
+        lines = [f"step {int(state.step[index])}"]
+        for role, fields in state.observation.items():
+            for name, value in fields.items():
+                shown = value[index]
+                lines.append(f"{role}.{name}: {shown.tolist() if shown.numel() <= 16 else f'{tuple(shown.shape)} numbers'}")
+        text = "\n".join(lines)
+        return Scene(text, (Mark("text", 0.5, 0.5, 0.09, (40, 44, 52), lines[0]),))
+
+    @cached_property
+    def _live(self) -> list[_Live]:
+        return []
+
+    @cached_property
+    def _idle(self) -> list[int]:
+        """Copies whose episode is over."""
+        return []
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """{agent: (role, seat within it)}."""
+        environment = self._make()
+        places, counts = {}, dict.fromkeys((role.name for role in self.roles), 0)
+        for agent in environment.possible_agents:
+            spaces = _as_fields(environment.observation_space(agent)), environment.action_space(agent)
+            name = next(role.name for role in self.roles if (role.observation_space, role.action_space) == spaces)
+            places[agent] = (name, counts[name])
+            counts[name] += 1
+        return places
+
+    def _make(self) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                make = importlib.import_module(self.module).parallel_env
+        except ModuleNotFoundError as error:
+            raise ValueError(f"module {self.module!r} cannot be imported: {error}") from error
+        except AttributeError as error:
+            raise ValueError(f"module {self.module!r} has no parallel_env; want a PettingZoo module that has one") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return make()
+
+    def _gather(self, observations: list[dict[str, Any]]) -> tuple[dict[str, Observation], dict[str, Bool[Tensor, "B seats"]]]:
+        """Observations of all games as tensors; zeros for who has left."""
+        gathered: dict[str, Observation] = {}
+        alive = {}
+        for role in self.roles:
+            agents = [agent for agent, (name, _) in self._places.items() if name == role.name]
+            present = [[agent in observation for agent in agents] for observation in observations]
+            alive[role.name] = torch.tensor(present, dtype=torch.bool).reshape(len(observations), len(agents))
+            gathered[role.name] = {
+                field: torch.as_tensor(
+                    np.stack([[_field(observation.get(agent), field, space) for agent in agents] for observation in observations])
+                )
+                for field, space in role.observation_space.items()
+            }
+        return gathered, alive
+
+
+class _Live:
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+        self.observation: dict[str, Any] = {}
+        self.step = 0
+
+
+def _as_fields(space: gym.Space[Any]) -> gym.spaces.Dict:
+    """The space as a Dict of named fields. An action mask (int8 0 or 1) becomes MultiBinary."""
+    if not isinstance(space, gym.spaces.Dict):
+        return gym.spaces.Dict({"observation": space})
+    fields = {name: gym.spaces.MultiBinary(field.shape) if name == ACTION_MASK and field.shape else field for name, field in space.items()}
+    return gym.spaces.Dict(fields)
+
+
+def _field(observation: Any, field: str, space: gym.Space[Any]) -> np.ndarray[Any, Any]:
+    if observation is None:
+        # Whoever has left may do anything: it makes no difference.
+        fill = 1 if field == ACTION_MASK else getattr(space, "start", 0) if isinstance(space, gym.spaces.Discrete) else 0
+        return np.full(space.shape or (), fill, dtype=space.dtype)
+    value = observation[field] if isinstance(observation, Mapping) else observation
+    return np.asarray(value, dtype=space.dtype)
+
+
+def _action(value: Any, space: gym.Space[Any]) -> Any:
+    return int(value) if isinstance(space, gym.spaces.Discrete) else np.asarray(value, dtype=space.dtype)
+
+
+def _check(module: str, environment: Any) -> None:
+    """Raises ValueError naming the rule of PettingZoo's ParallelEnv that an environment breaks."""
+
+    def breaks(rule: str) -> ValueError:
+        return ValueError(f"{module} breaks a rule of PettingZoo's ParallelEnv: {rule}")
+
+    agents = getattr(environment, "possible_agents", None)
+    if not agents:
+        raise breaks("possible_agents lists all agents")
+    for agent in agents:
+        for kind in ("observation_space", "action_space"):
+            if not isinstance(getattr(environment, kind)(agent), gym.Space):
+                raise breaks(f"{kind}({agent!r}) is a Gymnasium space; got {getattr(environment, kind)(agent)!r}")
+    reset = environment.reset(seed=0)
+    if not (isinstance(reset, tuple) and len(reset) == 2 and all(isinstance(part, Mapping) for part in reset)):
+        raise breaks(f"reset(seed) returns (observations, infos), two dicts; got {type(reset).__name__}")
+    _check_observations(reset[0], environment, "reset", breaks)
+    actions = {}
+    for agent in environment.agents:
+        mask = reset[0][agent].get(ACTION_MASK) if isinstance(reset[0][agent], Mapping) else None
+        space = environment.action_space(agent)
+        space.seed(0)
+        actions[agent] = space.sample(None if mask is None else np.asarray(mask, dtype=np.int8))
+    alive = list(environment.agents)
+    step = environment.step(actions)
+    if not (isinstance(step, tuple) and len(step) == 5 and all(isinstance(part, Mapping) for part in step)):
+        raise breaks("step(actions) returns (observations, rewards, terminations, truncations, infos), five dicts")
+    for name, part in zip(("rewards", "terminations", "truncations"), step[1:4], strict=True):
+        if set(part) != set(alive):
+            raise breaks(f"step returns {name} for every live agent; want {sorted(alive)}, got {sorted(part)}")
+    for agent, reward in step[1].items():
+        if not math.isfinite(float(reward)):
+            raise breaks(f"rewards are finite; {agent} got {reward}")
+    _check_observations(step[0], environment, "step", breaks)
+
+
+def _check_observations(observations: Mapping[str, Any], environment: Any, call: str, breaks: Any) -> None:
+    for agent in environment.agents:
+        if agent not in observations:
+            raise breaks(f"{call} returns an observation for every live agent; {agent!r} has none")
+        if not environment.observation_space(agent).contains(observations[agent]):
+            raise breaks(f"observations lie in their space; {call} gave {agent!r} one outside {environment.observation_space(agent)}")

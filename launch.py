@@ -1,0 +1,239 @@
+"""Train agents that remember, evaluate them, replay what they did.
+
+python launch.py train PRESET [setting=value ...]
+python launch.py train --resume RUN
+python launch.py evaluate RUN [RUN ...] [--suite NAME]
+python launch.py replay RUN [--recording NAME]
+python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Torch and Ray take seconds to import: everything that needs them is imported where it is used.
+VERBS = ("train", "evaluate", "replay", "list")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0, 1 if something failed, 2 if something was asked for that does not exist, 130 if a person stopped it."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ValueError as error:
+        from training.settings import BadInput
+
+        if not isinstance(error, BadInput):
+            raise
+        return _complain(str(error))
+    except BrokenPipeError:
+        return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from training.run import Run
+    from training.settings import BadInput
+    from training.train import Failed, Stopped
+    from training.train import train as train_run
+
+    if options.resume:
+        if options.preset:
+            raise BadInput(f"--resume takes no preset or settings, but {options.preset!r} was given; a run keeps its own")
+        run = Run.open(options.resume, trust=options.trust)
+        snapshot = run.load_checkpoint(warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+        if snapshot.iteration >= run.experiment.iterations:
+            raise BadInput(f"{run.directory} is complete: all {run.experiment.iterations} iterations are done")
+    else:
+        run, snapshot = Run.create(_experiment(options), Path(options.runs)), None
+    print(f"run {run.directory}", flush=True)
+    try:
+        train_run(run, snapshot)
+    except Stopped as stopped:
+        print(stopped)
+        return 130
+    except Failed as failure:
+        return _complain(str(failure), code=1)
+    if options.evaluate:
+        _evaluate([run], None, None, 4)
+    print("\nNext:")
+    if not options.evaluate:
+        print(f"  python launch.py evaluate {run.directory}")
+    print("  tensorboard --logdir runs" if options.runs == "runs" else f"  tensorboard --logdir {options.runs}")
+    if options.evaluate:
+        print(f"  python launch.py replay {run.directory}")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from training.run import Run
+    from training.settings import BadInput
+
+    if options.trials is not None and options.trials < 1:
+        raise BadInput(f"--trials is {options.trials}; want at least 1")
+    if options.record < 0:
+        raise BadInput(f"--record is {options.record}; want 0 or more")
+    runs = [Run.open(directory, trust=options.trust) for directory in options.directories]
+    _evaluate(runs, options.suite, options.trials, options.record)
+    return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from training.replay import replay as replay_run
+    from training.run import Run
+
+    run = Run.open(options.directory, trust=options.trust)
+    return 0 if replay_run(run, options.recording, options.trial, Console()) else 1
+
+
+def list_names(options: argparse.Namespace) -> int:
+    dictionaries = _dictionaries()
+    wanted = [options.kind] if options.kind else list(dictionaries)
+    if options.kind and options.kind not in dictionaries:
+        return _complain(f"nothing is listed under {options.kind!r}; {_nearest(options.kind, list(dictionaries))}")
+    for kind in wanted:
+        print(kind)
+        entries = dictionaries[kind]
+        width = max(len(name) for name in entries)
+        for name, path in entries.items():
+            print(f"  {name:{width}}  {_first_line(path)}")
+    return 0
+
+
+def _experiment(options: argparse.Namespace) -> Any:
+    from training.presets import PRESETS
+    from training.settings import BadInput, lookup, override
+
+    if not options.preset:
+        raise BadInput(f"name a preset: {', '.join(sorted(PRESETS))}")
+    experiment = lookup(PRESETS, options.preset, "preset")()
+    for assignment in options.settings:
+        experiment = override(experiment, assignment)
+    try:
+        from training.occupants import check
+
+        check(experiment)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    return experiment
+
+
+def _evaluate(runs: list[Any], suite: str | None, trials: int | None, record: int) -> None:
+    from rich.console import Console
+
+    from training.evaluate import as_grids
+    from training.evaluate import evaluate as evaluate_runs
+
+    console = Console()
+    for grid in as_grids(evaluate_runs(runs, suite, trials, record)):
+        console.print(grid)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="launch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="train | evaluate | replay | list", parser_class=_Parser)
+
+    verb = verbs.add_parser("train", help="train a preset, or go on with a run", description="Train a preset, or go on with a run.")
+    verb.add_argument("preset", nargs="?", help="a name from: launch.py list presets")
+    verb.add_argument("settings", nargs="*", metavar="setting=value", help="for example seed=3 game.rounds=50 agent.memory=none")
+    verb.add_argument("--resume", metavar="RUN", help="a run's directory, to go on from its last checkpoint")
+    verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs live (default: runs)")
+    verb.add_argument("--evaluate", action="store_true", help="evaluate when done")
+    _add_trust(verb)
+    verb.set_defaults(run=train)
+
+    verb = verbs.add_parser("evaluate", help="meet held-out co-players", description="Evaluate runs (several are seeds of one experiment).")
+    verb.add_argument("directories", nargs="+", metavar="RUN")
+    verb.add_argument("--suite", help="a name from: launch.py list suites (default: the preset's)")
+    verb.add_argument("--trials", type=int, help="per scenario and agent (default: the suite's)")
+    verb.add_argument("--record", type=int, default=4, metavar="N", help="trials to record per scenario (default: 4)")
+    _add_trust(verb)
+    verb.set_defaults(run=evaluate)
+
+    verb = verbs.add_parser("replay", help="watch a recorded trial", description="Re-simulate a recording, check it, print it.")
+    verb.add_argument("directory", metavar="RUN")
+    verb.add_argument("--recording", metavar="NAME", help="a file of the run's episodes/ (default: the first)")
+    verb.add_argument("--trial", type=int, default=0, help="which of its trials (default: 0)")
+    _add_trust(verb)
+    verb.set_defaults(run=replay)
+
+    verb = verbs.add_parser("list", help="what there is", description="What there is, by kind.")
+    verb.add_argument("kind", nargs="?")
+    verb.set_defaults(run=list_names)
+    return parser
+
+
+def _add_trust(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--trust", action="store_true", help="import the third-party module that a run's file names")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, with the nearest verb where one was meant."""
+        if "invalid choice" in message:
+            wrong = message.split("invalid choice: ")[1].split(" ")[0].strip("'")
+            message = f"nothing is called {wrong!r}; {_nearest(wrong, list(VERBS))}"
+        raise SystemExit(_complain(f"{message} (see {self.prog} --help)"))
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+
+
+def _dictionaries() -> dict[str, dict[str, str]]:
+    """The dictionaries' texts, read and not run: what defines them imports torch."""
+    homes = {
+        "games": ("envs", "GAMES"),
+        "memories": ("memory", "MEMORIES"),
+        "co_players": ("agents.co_players", "CO_PLAYERS"),
+        "schemes": ("training.schemes", "SCHEMES"),
+        "algorithms": ("training.settings", "ALGORITHMS"),
+        "suites": ("training.suites", "SUITES"),
+        "presets": ("training.presets", "PRESETS"),
+    }
+    return {kind: _literal(module, name) for kind, (module, name) in homes.items()}
+
+
+def _tree(module: str) -> ast.Module:
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text())
+
+
+def _literal(module: str, name: str) -> dict[str, str]:
+    for node in _tree(module).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name and node.value:
+            entries: dict[str, str] = ast.literal_eval(node.value)
+            return entries
+    raise AssertionError(f"{module} has no {name}")
+
+
+def _first_line(path: str) -> str:
+    """The first sentence about an entry: its own docstring's, or its module's."""
+    module, _, name = path.partition(":")
+    tree = _tree(module)
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
+            text = ast.get_docstring(node) or ""
+            if not text or (isinstance(node, ast.ClassDef) and name.endswith("Config")):
+                break
+            return text.splitlines()[0]
+    return (ast.get_docstring(tree) or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Experiments, rollouts, losses, runs, evaluation and replay."""

@@ -1,0 +1,176 @@
+"""Evaluation: agents of one or several runs against a suite's co-players, on luck that no run trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as Grid
+from rich.text import Text
+
+from agents.occupant import Occupant
+from envs.chance import Purpose, seeds_of
+from envs.game import role_of_seat
+from training import recording
+from training.population import co_player
+from training.rollout import Rollout, Step
+from training.run import Run
+from training.seating import one_table
+from training.settings import BadInput, lookup
+from training.statistics import Interval, bootstrap, resampled_means
+from training.suites import FOCAL, SUITES, Scenario, Suite
+
+Array = np.ndarray[Any, Any]
+
+
+class Outcome(NamedTuple):
+    """One agent in one scenario. figures: {name: [n, T]} per trial and step, for the agent ("reward", the game's measures) and for the
+    others together ("other_..."). Steps after a trial's end are NaN.
+    """
+
+    agent: str
+    scenario: str
+    figures: dict[str, Array]
+
+
+def evaluate(runs: list[Run], suite_name: str | None = None, trials: int | None = None, record: int = 4) -> dict[str, Any]:
+    """Plays the suite with every learner of every run; writes results, figures and recordings into each run's directory.
+
+    Runs are taken as seeds of one experiment. Returns what results.json holds for this suite.
+    """
+    first = runs[0].experiment
+    for run in runs[1:]:
+        if (run.experiment.game, run.experiment.scheme) != (first.game, first.scheme):
+            raise BadInput(
+                f"{run.directory} plays another game or scheme than {runs[0].directory}; only seeds of one experiment go together"
+            )
+    suite = find_suite(suite_name or first.suite, runs[0])
+    trials = trials or suite.trials
+    by_agent: dict[tuple[str, str], list[Outcome]] = {}
+    for run in runs:
+        for outcome in play_suite(run, suite, trials, record):
+            by_agent.setdefault((outcome.agent, outcome.scenario), []).append(outcome)
+    results = {
+        "suite": suite.name,
+        "version": suite.version,
+        "runs": [run.directory.name for run in runs],
+        "trials_per_scenario": trials,
+        "scenarios": [summarise(outcomes) for outcomes in by_agent.values()],
+    }
+    for run in runs:
+        stored = run.read_json("results.json")
+        run.write_json("results.json", {**stored, "evaluations": {**stored.get("evaluations", {}), suite.name: results}})
+        _show_on_board(run, suite, by_agent)
+    return results
+
+
+def find_suite(name: str, run: Run) -> Suite:
+    suite: Suite = lookup(SUITES, name, "suite")(run.experiment)
+    suite.check_fits(run.experiment.game)
+    return suite
+
+
+def play_suite(run: Run, suite: Suite, trials: int, record: int) -> list[Outcome]:
+    """Every learner of a run in every scenario that has a seat for it."""
+    agents: dict[str, Occupant] = dict(run.population())
+    digests = {name: recording.weights_digest(run.directory / "population" / name) for name in agents}
+    seeds = seeds_of(suite.seed, Purpose.EVALUATION, trials)
+    outcomes = []
+    for scenario in suite.scenarios:
+        focal = list(agents) if FOCAL in scenario.seats else [""]
+        for agent in focal:
+            names = tuple(agent if name == FOCAL else name for name in scenario.seats)
+            occupants = {name: agents[name] if name in agents else co_player(name) for name in names}
+            rollout = Rollout(run.experiment.game, one_table(names, trials), occupants, episodes=run.experiment.episodes)
+            _, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
+            for name in dict.fromkeys([agent] if agent else names):
+                seats = [seat for seat, sitter in enumerate(names) if sitter == name]
+                outcomes.append(Outcome(name, scenario.name, figures_of(run, log, seats)))
+            if record:
+                path = run.directory / "episodes" / _file_name(suite, scenario, agent)
+                few = one_table(names, min(record, trials))
+                kept, kept_log = recording.play(run.experiment.game, few, occupants, seeds[:record], run.experiment.episodes)
+                recording.save(
+                    path, kept, seeds[:record], kept_log, scenario.name, {name: digests[name] for name in names if name in agents}
+                )
+    return outcomes
+
+
+def figures_of(run: Run, log: Step, seats: list[int]) -> dict[str, Array]:
+    """{name: [n, T]} of the first trial of each row: means over the agent's seats, and over the others' as `other_...`."""
+    game = run.experiment.game
+    whole = log.trial == 0
+    every = range(sum(role.seats for role in game.roles))
+    others = [seat for seat in every if seat not in seats]
+    by_seat = {"reward": torch.stack([_reward(game, log, seat) for seat in every], -1)}
+    for name, measure in log.measures.items():
+        by_seat[name] = measure if measure.ndim == 3 else measure[..., None].expand(*measure.shape, len(every))
+    figures = {}
+    for name, values in by_seat.items():
+        masked = values.masked_fill(~whole[..., None], float("nan"))
+        figures[name] = masked[..., seats].nanmean(-1).T.numpy()
+        if others:
+            figures[f"other_{name}"] = masked[..., others].nanmean(-1).T.numpy()
+    return figures
+
+
+def summarise(outcomes: list[Outcome]) -> dict[str, Any]:
+    """One row of the results: intervals of every figure, and its curve over the steps of a trial."""
+    row: dict[str, Any] = {"agent": outcomes[0].agent, "scenario": outcomes[0].scenario, "figures": {}, "curves": {}}
+    for name in outcomes[0].figures:
+        per_trial = [np.nanmean(outcome.figures[name], axis=1) for outcome in outcomes]
+        row["figures"][name] = bootstrap(per_trial)._asdict()
+        row["curves"][name] = np.nanmean(np.stack([np.nanmean(outcome.figures[name], axis=0) for outcome in outcomes]), axis=0).tolist()
+    return row
+
+
+def as_grids(results: Mapping[str, Any]) -> list[Grid]:
+    """The results as tables for the screen, one per agent, under 80 columns wide."""
+    runs, trials = len(results["runs"]), results["trials_per_scenario"]
+    covers = "over trials and seeds" if runs > 1 else "over trials of one seed (other seeds may differ)"
+    names = [name for name in results["scenarios"][0]["figures"] if not name.startswith("other_")]
+    grids = []
+    for agent in dict.fromkeys(row["agent"] for row in results["scenarios"]):
+        grid = Grid(
+            box=SIMPLE_HEAD,
+            title=Text(f"{agent}: {results['suite']} v{results['version']}, {trials} trials x {runs} seed{'s' if runs > 1 else ''}"),
+            caption=f"mean [95 % bootstrap interval] {covers}",
+        )
+        grid.add_column("against")
+        for name in names:
+            grid.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+        for row in results["scenarios"]:
+            if row["agent"] == agent:
+                cells = [str(Interval(**row["figures"][name])) for name in names]
+                grid.add_row(*[Text(cell) for cell in (row["scenario"], *cells)])
+        grids.append(grid)
+    return grids
+
+
+def _reward(game: Any, log: Step, seat: int) -> torch.Tensor:
+    role, within = role_of_seat(game, seat)
+    return log.rewards[role.name][:, :, within]
+
+
+def _file_name(suite: Suite, scenario: Scenario, agent: str) -> str:
+    parts = [suite.name, scenario.name.replace(" ", "").replace("/", "-"), *([agent] if agent else [])]
+    return "-".join(parts) + ".safetensors"
+
+
+def _show_on_board(run: Run, suite: Suite, by_agent: Mapping[tuple[str, str], list[Outcome]]) -> None:
+    from training.board import Board
+
+    board = Board(run.directory)
+    figures = [name for name in next(iter(by_agent.values()))[0].figures if not name.startswith("other_")]
+    for figure in figures:
+        curves: dict[str, dict[str, Array]] = {}
+        for (agent, scenario), outcomes in by_agent.items():
+            means = resampled_means([np.nan_to_num(outcome.figures[figure]) for outcome in outcomes], 500)
+            middle = np.nanmean(np.stack([np.nanmean(outcome.figures[figure], axis=0) for outcome in outcomes]), axis=0)
+            low, high = np.percentile(means, [2.5, 97.5], axis=0)
+            curves.setdefault(scenario, {})[agent] = np.stack([middle, low, high], 1)
+        board.curves(f"evaluation/{suite.name}/{figure}", curves, figure)
+    board.close()

@@ -1,0 +1,247 @@
+"""A run is a directory: `runs/<preset>-<seed>-<time>/`.
+
+experiment.json: every setting. environment.json: versions, commit, hardware. checkpoints/: the two newest and the best. population/: one
+directory per learner, as last saved. episodes/: recordings. results.json: what evaluations found. events...: TensorBoard's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from agents.agent import Agent
+from training.experiment import Experiment
+from training.files import write_atomically
+from training.population import load_agent, save_agent
+from training.settings import BadInput, from_json, to_json
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 2
+
+
+class Snapshot(NamedTuple):
+    """All that the rest of a run depends on, besides its settings.
+
+    iteration: how many are completed. weights: {learner: {name: tensor}}. optimisers: {learner: {parameter's number: {name: tensor}}}.
+    """
+
+    iteration: int
+    weights: dict[str, dict[str, Tensor]]
+    optimisers: dict[str, dict[int, dict[str, Tensor]]]
+
+
+class Run:
+    """An open run. experiment: its settings."""
+
+    def __init__(self, directory: Path, experiment: Experiment) -> None:
+        self.directory = directory
+        self.experiment = experiment
+
+    @classmethod
+    def create(cls, experiment: Experiment, root: Path) -> Run:
+        """A new directory under root; never one that exists."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{experiment.preset}-{experiment.seed}-{stamp}"
+        for attempt in range(1, 100):
+            directory = root / (name if attempt == 1 else f"{name}-{attempt}")
+            try:
+                directory.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+        run = cls(directory, experiment)
+        run.write_json("experiment.json", {"format": FORMAT, "experiment": to_json(experiment)})
+        run.write_json("environment.json", _environment())
+        return run
+
+    @classmethod
+    def open(cls, directory: str | Path, trust: bool = False) -> Run:
+        """A run that exists. Raises BadInput naming what is wrong.
+
+        trust: whether a third-party game's module may be imported although it is a file that names it (PettingZoo's own always may).
+        """
+        directory = Path(directory)
+        file = directory / "experiment.json"
+        if not directory.is_dir():
+            raise BadInput(f"there is no run {str(directory)!r}; {_runs_near(directory)}")
+        if not file.is_file():
+            raise BadInput(f"{directory} is no run: it has no experiment.json")
+        try:
+            about = json.loads(file.read_text())
+            found = about["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{file} is damaged: {error}") from error
+        if found != FORMAT:
+            raise BadInput(f"{file} has format {found}; this version reads format {FORMAT}")
+        module = _module_of(about)
+        if module and module.split(".")[0] != "pettingzoo" and not trust:
+            raise BadInput(f"{file} wants to import {module!r}, which is not PettingZoo's; say --trust if you know it")
+        experiment = from_json(about.get("experiment"))
+        if not isinstance(experiment, Experiment):
+            raise BadInput(f"{file} is damaged: it does not hold an experiment")
+        return cls(directory, experiment)
+
+    def write_json(self, name: str, data: Any) -> None:
+        write_atomically(self.directory / name, (json.dumps(data, indent=1) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """The file's contents; an empty dict where there is none."""
+        file = self.directory / name
+        if not file.is_file():
+            return {}
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise BadInput(f"{file} is damaged: {error}") from error
+
+    def save_checkpoint(self, snapshot: Snapshot, score: float) -> bool:
+        """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was."""
+        folder = self.directory / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        data = _checkpoint_bytes(snapshot, score)
+        write_atomically(folder / f"{snapshot.iteration:08d}.safetensors", data)
+        best = folder / "best.safetensors"
+        is_best = not best.exists() or score > _score_of(best)
+        if is_best:
+            write_atomically(best, data)
+        for old in sorted(folder.glob("[0-9]*.safetensors"))[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        for name, agent in self.experiment.build_learners().items():
+            agent.load_state_dict(snapshot.weights[name])
+            save_agent(agent, self.directory / "population" / name)
+        return is_best
+
+    def load_checkpoint(self, warn: Callable[[str], None] = print) -> Snapshot:
+        """The newest checkpoint that is whole. A damaged one is named (through `warn`) and the one before is used.
+
+        Raises BadInput where none is left.
+        """
+        problems = []
+        for file in sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"), reverse=True):
+            try:
+                snapshot = read_checkpoint(file)
+            except BadInput as problem:
+                problems.append(str(problem))
+                continue
+            for problem_text in problems:
+                warn(f"{problem_text}; going on from {file.name}")
+            return snapshot
+        if problems:
+            raise BadInput("; ".join(problems) + "; no other checkpoint is left")
+        raise BadInput(f"{self.directory} has no checkpoint to go on from; start it anew with train {self.experiment.preset}")
+
+    def population(self, device: str = "cpu") -> dict[str, Agent]:
+        """{learner: agent}, as last saved."""
+        names = self.experiment.scheme.learners(self.experiment.game)
+        folder = self.directory / "population"
+        if not folder.is_dir():
+            raise BadInput(f"{self.directory} has no population yet: it was stopped before its first checkpoint")
+        return {name: load_agent(folder / name, device) for name in names}
+
+
+def read_checkpoint(file: Path) -> Snapshot:
+    """The snapshot in a checkpoint file. Raises BadInput naming the file if it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = json.loads((opened.metadata() or {})["coterie"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        found, iteration, digest = about["format"], int(about["iteration"]), about["sha256"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise BadInput(f"checkpoint {file} is damaged: {error}") from error
+    if found != FORMAT:
+        raise BadInput(f"checkpoint {file} has format {found}; this version reads format {FORMAT}")
+    if _digest(tensors) != digest:
+        raise BadInput(f"checkpoint {file} is damaged: its contents do not match its digest")
+    weights: dict[str, dict[str, Tensor]] = {}
+    optimisers: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for name, tensor in tensors.items():
+        part, owner, rest = name.split("/", 2)
+        if part == "weights":
+            weights.setdefault(owner, {})[rest] = tensor
+        else:
+            number, key = rest.split("/")
+            optimisers.setdefault(owner, {}).setdefault(int(number), {})[key] = tensor
+    return Snapshot(iteration, weights, optimisers)
+
+
+def _checkpoint_bytes(snapshot: Snapshot, score: float) -> bytes:
+    """One file, so that a checkpoint is there as a whole or not at all."""
+    tensors = {f"weights/{owner}/{key}": value for owner, weights in snapshot.weights.items() for key, value in weights.items()}
+    for owner, buffers in snapshot.optimisers.items():
+        tensors |= {f"optimisers/{owner}/{number}/{key}": value for number, state in buffers.items() for key, value in state.items()}
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    about = {"format": FORMAT, "iteration": snapshot.iteration, "score": score, "sha256": _digest(tensors)}
+    return save_tensors(tensors, {"coterie": json.dumps(about)})
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _score_of(file: Path) -> float:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return float(json.loads((opened.metadata() or {})["coterie"])["score"])
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError):
+        return float("-inf")
+
+
+def _module_of(about: dict[str, Any]) -> str | None:
+    game = (about.get("experiment") or {}).get("game") or {}
+    return str(game.get("module")) if "third_party" in str(game.get("type")) else None
+
+
+def _runs_near(directory: Path) -> str:
+    root = directory.parent if directory.parent.is_dir() else Path("runs")
+    names = sorted(path.name for path in root.iterdir() if (path / "experiment.json").is_file()) if root.is_dir() else []
+    return f"the newest in {root} is {max(names, key=lambda name: (root / name).stat().st_mtime)}" if names else f"{root} holds none"
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "ray", "pettingzoo", "gymnasium", "numpy", "tensorboard", "safetensors")
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with "+" where files differ from it."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout
+        return head + ("+" if changed.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

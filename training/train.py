@@ -1,0 +1,175 @@
+"""Training from start to finish: RLlib's iterations, the run's directory, TensorBoard and the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from training.board import Board
+from training.experiment import Experiment
+from training.run import Run, Snapshot
+
+
+class Stopped(Exception):
+    """A person stopped the run; the message says where it can go on."""
+
+
+class Failed(RuntimeError):
+    """The run cannot go on; the message is one line for people."""
+
+
+def train(run: Run, snapshot: Snapshot | None = None) -> None:
+    """Trains a run to its end, from a snapshot if one is given. Raises Stopped or Failed; in both cases what is on disk is whole."""
+    # Ray takes seconds to import; the command line should not.
+    from training.rllib import algorithm as rllib
+    from training.rllib.learner import NonFiniteLoss
+
+    experiment = run.experiment
+    safe = snapshot
+    saved_at = snapshot.iteration if snapshot else -1
+    board = Board(run.directory, purge_after=snapshot.iteration + 1 if snapshot else None)
+    screen = Screen(experiment, start=snapshot.iteration if snapshot else 0)
+    recent: list[float] = []
+    try:
+        with _interruptible():
+            algorithm = rllib.build(experiment)
+            if snapshot:
+                algorithm.restore_snapshot(snapshot)
+            else:
+                board.settings(experiment)
+            safe = algorithm.snapshot()
+            with screen:
+                while algorithm.completed < experiment.iterations:
+                    algorithm.train()
+                    safe = algorithm.snapshot()
+                    board.scalars(algorithm.report, algorithm.completed)
+                    recent.append(score_of(algorithm.report))
+                    screen.show(algorithm.completed, algorithm.report)
+                    if algorithm.completed % experiment.checkpoint_every == 0 or algorithm.completed == experiment.iterations:
+                        run.save_checkpoint(safe, sum(recent) / len(recent))
+                        saved_at, recent = algorithm.completed, []
+            board.hyper_parameters(experiment, algorithm.report)
+            stored = run.read_json("results.json")
+            run.write_json("results.json", {**stored, "training": {"iterations": algorithm.completed, **algorithm.report}})
+    except KeyboardInterrupt:
+        with _undisturbed():
+            if safe is not None and safe.iteration > max(saved_at, 0):
+                run.save_checkpoint(safe, sum(recent) / max(1, len(recent)))
+                saved_at = safe.iteration
+        if saved_at < 1:
+            raise Stopped("stopped before the first iteration was done; nothing to go on from") from None
+        raise Stopped(f"stopped after iteration {saved_at}; go on with: python launch.py train --resume {run.directory}") from None
+    except NonFiniteLoss as error:
+        raise Failed(f"{_first_line(error)}; {_last_checkpoint(run, saved_at)}") from error
+    except OSError as error:
+        raise Failed(f"writing the run failed: {error.strerror or error}; {_last_checkpoint(run, saved_at)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            board.close()
+        rllib.stop_ray()
+
+
+def score_of(report: dict[str, float]) -> float:
+    """What "best" means: the mean reward per step of all learners over all kinds of games."""
+    rewards = [value for name, value in report.items() if name.startswith("reward/")]
+    return sum(rewards) / len(rewards)
+
+
+class Screen:
+    """The live display: a bar with the time left on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, experiment: Experiment, start: int) -> None:
+        self.experiment = experiment
+        self.console = Console(file=sys.stdout)
+        self.start = start
+        self._begun = self._told = time.monotonic()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(bar_width=20),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=self.console,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task("", total=self.experiment.iterations, completed=self.start, figures="")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def show(self, iteration: int, report: dict[str, float]) -> None:
+        figures = summary(report)
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=iteration, figures=figures)
+            return
+        now = time.monotonic()
+        if iteration in (self.start + 1, self.experiment.iterations) or now - self._told >= 10:
+            self._told = now
+            left = (now - self._begun) / (iteration - self.start) * (self.experiment.iterations - iteration)
+            self.console.print(
+                f"{iteration}/{self.experiment.iterations}  {left:.0f} s left  {figures}", markup=False, highlight=False, soft_wrap=True
+            )
+
+
+def summary(report: dict[str, float]) -> str:
+    """Speed, and means over learners of reward and of the game's measures, by kind of co-player."""
+    words = [f"{report['speed/overall'] / 1000:.0f}k steps/s"]
+    by_figure: dict[str, dict[str, list[float]]] = {}
+    for name, value in report.items():
+        figure, _, rest = name.partition("/")
+        if "/vs_" in rest:
+            by_figure.setdefault(figure, {}).setdefault(rest.split("/vs_")[1], []).append(value)
+    for figure, kinds in by_figure.items():
+        shown = ", ".join(f"{sum(values) / len(values):.2f} vs {kind.replace('random_table', 'tables')}" for kind, values in kinds.items())
+        words.append(f"{figure} {shown}")
+    return "  ".join(words)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Both control-C and a polite kill raise KeyboardInterrupt here."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Nobody's impatience damages a checkpoint."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_line(error: BaseException) -> str:
+    """RLlib wraps a remote learner's error in a traceback; the sentence is its last line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].split("NonFiniteLoss: ")[-1] if lines else type(error).__name__
+
+
+def _last_checkpoint(run: Run, iteration: int) -> str:
+    if iteration < 1:
+        return f"no checkpoint had been written to {run.directory}"
+    return f"the last good checkpoint is of iteration {iteration}, in {run.directory / 'checkpoints'}"
