@@ -89,7 +89,10 @@ class Agent(nn.Module):
         memory: Any,
         reset: Bool[Tensor, "B T"],
     ) -> Outlook:
-        """observation: {field: [B, T, ...]}. action [B, T, ...], reward: the ones BEFORE each step (ignored where reset). memory: at the head."""
+        """observation: {field: [B, T, ...]}. action [B, T, ...], reward: the ones BEFORE each step, ignored where reset.
+
+        memory: the memory's state at the head.
+        """
         x = self.observation_encoder(observation)
         known = ~reset[..., None]
         if self.action_encoder is not None:

@@ -77,11 +77,12 @@ class DictEncoder(nn.Module):
 
     def __init__(self, space: gym.spaces.Dict, width: int) -> None:
         super().__init__()
-        fields = {name: encoder_of(field, width) for name, field in space.items() if name != ACTION_MASK}
-        if not fields:
+        # A list and not a ModuleDict, in which a field could not be called "items".
+        self.names = [name for name in space if name != ACTION_MASK]
+        if not self.names:
             raise ValueError(f"{space} has nothing to perceive; want at least one field beside {ACTION_MASK}")
-        self.fields = nn.ModuleDict(fields)
+        self.encoders = nn.ModuleList(encoder_of(space[name], width) for name in self.names)
 
     def forward(self, observation: dict[str, Tensor]) -> Float[Tensor, "... E"]:
-        encoded = [encode(observation[name]) for name, encode in self.fields.items()]
+        encoded = [encode(observation[name]) for name, encode in zip(self.names, self.encoders, strict=True)]
         return sum(encoded[1:], start=encoded[0])

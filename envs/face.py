@@ -2,7 +2,7 @@
 
 `parallel_env("prisoners_dilemma")` and `aec_env(...)` give PettingZoo environments; `gymnasium.make("envs.face:Coterie/<name>-v0")` any
 game of `GAMES` that has a single seat. One episode of these is one trial of one episode. `reset(seed=s)` plays the trial with seed s, the
-same that a rollout plays; without a seed, the next trial of the same luck. An observation with a single field is handed over bare: a
+same that a rollout plays; without a seed, the next trial of that row. An observation with a single field is handed over bare: a
 dilemma's is Discrete(5), not a Dict around it.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils import parallel_to_aec
 from PIL import Image, ImageDraw, ImageFont
@@ -33,18 +34,19 @@ class _SingleGame:
     def __init__(self, game: Game) -> None:
         self.game = game
         self.seats = list(seats_of(game))
-        self.trial_seed: torch.Tensor | None = None
+        self.row_seed: torch.Tensor | None = None
+        self.trial = 0
         self.state: Any = None
-        self.last_rewards: dict[str, float] = {}
 
     def reset(self, seed: int | None) -> None:
-        if seed is not None:
-            self.trial_seed = torch.tensor([seed])
-        elif self.trial_seed is None:
-            self.trial_seed = torch.tensor([secrets.randbits(63)])
+        if seed is None and self.row_seed is not None:
+            self.trial += 1
         else:
-            self.trial_seed = fold(self.trial_seed, Purpose.TRIAL, 1)
-        self.state = self.game.start(fold(self.trial_seed, Purpose.EPISODE, 0))
+            self.row_seed = torch.tensor([secrets.randbits(63) if seed is None else seed])
+            self.trial = 0
+        # As in a rollout: a row's first trial has the row's seed, later ones follow from it.
+        trial_seed = fold(self.row_seed, Purpose.TRIAL, self.trial) if self.trial else self.row_seed
+        self.state = self.game.start(fold(trial_seed, Purpose.EPISODE, 0))
 
     def observations(self) -> dict[str, Any]:
         """{seat's name: {field: a number or an array of the field's dtype}}, or the only field's value."""
@@ -95,7 +97,7 @@ def _bare(space: gym.spaces.Dict) -> gym.Space[Any]:
 
 
 class GameParallelEnv(ParallelEnv):
-    """Any game as a PettingZoo ParallelEnv. Agents are `role_0`, `role_1`, ...; a lone seat has its role's name."""
+    """Any game as a PettingZoo ParallelEnv. Agents are `role_0`, `role_1`, ...; all end together."""
 
     def __init__(self, game: Game, name: str = "game", render_mode: str | None = None) -> None:
         if render_mode not in (None, *RENDER_MODES):
@@ -206,7 +208,7 @@ def register_single_seat_games(games: dict[str, str] = GAMES) -> list[str]:
     return ids
 
 
-def draw(scene: Scene, size: int = 200) -> np.ndarray[Any, Any]:
+def draw(scene: Scene, size: int = 200) -> NDArray[Any]:
     """A scene as a picture, [size, size, 3] uint8."""
     # Drawn at twice the size and halved: smooth edges.
     scale = 2 * size

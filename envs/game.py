@@ -92,10 +92,10 @@ def seat_count(game: Game) -> int:
 
 
 def seats_of(game: Game) -> Iterator[tuple[str, Role, int]]:
-    """(name, role, seat within the role) for all P seats, role after role. A lone seat has its role's name, others `role_0`, `role_1`."""
+    """(name, role, seat within the role) for all P seats, role after role. Names are `role_0`, `role_1`, as PettingZoo recommends."""
     for role in game.roles:
         for seat in range(role.seats):
-            yield (role.name if role.seats == 1 else f"{role.name}_{seat}"), role, seat
+            yield f"{role.name}_{seat}", role, seat
 
 
 def role_of_seat(game: Game, seat: int) -> tuple[Role, int]:

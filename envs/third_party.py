@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
@@ -192,7 +193,7 @@ def _as_fields(space: gym.Space[Any]) -> gym.spaces.Dict:
     return gym.spaces.Dict(fields)
 
 
-def _field(observation: Any, field: str, space: gym.Space[Any]) -> np.ndarray[Any, Any]:
+def _field(observation: Any, field: str, space: gym.Space[Any]) -> NDArray[Any]:
     if observation is None:
         # Whoever has left may do anything: it makes no difference.
         fill = 1 if field == ACTION_MASK else getattr(space, "start", 0) if isinstance(space, gym.spaces.Discrete) else 0

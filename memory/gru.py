@@ -62,13 +62,13 @@ class GRU(Memory):
 
 
 def gru_sequence(
-    gates: Float[Tensor, "T B 3D"],
+    gates: Float[Tensor, "T B G"],
     hidden: Float[Tensor, "B D"],
     reset: Bool[Tensor, "T B"],
-    weight: Float[Tensor, "3D D"],
+    weight: Float[Tensor, "G D"],
     candidate_bias: Float[Tensor, "D"],
 ) -> Float[Tensor, "T B D"]:
-    """All hidden states h_1..h_T, from the inputs' share of the gates (r, z, n; biases included).
+    """All hidden states h_1..h_T, from the inputs' share of the gates (r, z, n side by side: G = 3 D; biases included).
 
     Differentiable once, in gates, hidden, weight and candidate_bias. Autograd through a loop of small operations costs more than the
     operations; so the backward pass is written out, and the weights' gradient is one matrix product over all steps.

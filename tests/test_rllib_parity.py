@@ -110,7 +110,7 @@ def compare(log: Step, occupants: dict[str, Remembering], seats: tuple[str, ...]
         for seat, occupant in enumerate(seats):
             there = trial.agent_episodes[f"player_{seat}"]
             group, row = names.index(occupant), seats[:seat].count(occupant)
-            decision = tree.map_leaves(lambda leaf, row=row: leaf[steps, row].numpy(), log.decisions[group])
+            decision = tree.map_leaves(lambda leaf, steps=steps, row=row: leaf[steps, row].numpy(), log.decisions[group])
             seen = {field: value[steps, row].numpy() for field, value in log.observations[group].items()}
             seen[REWARD] = log.perceived[group][steps, row].numpy()
             given = there.get_observations(slice(0, len(steps)))

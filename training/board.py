@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from training.settings import to_json
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 class Board:

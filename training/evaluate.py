@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as Grid
 from rich.text import Text
@@ -23,7 +24,7 @@ from training.settings import BadInput, lookup
 from training.statistics import Interval, bootstrap, resampled_means
 from training.suites import FOCAL, SUITES, Scenario, Suite
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 class Outcome(NamedTuple):

@@ -3,7 +3,7 @@
 | name | what it is | unit |
 |---|---|---|
 | `reward/<learner>/vs_<kind>` | mean reward per step in games of a kind | reward |
-| `<measure>/<learner>/vs_<kind>` | mean of a game's measure over the learner's steps where it applies (`cooperation`: share of rounds) | the game's |
+| `<measure>/<learner>/vs_<kind>` | mean of a game's measure over steps where it applies (`cooperation`: share of rounds) | the game's |
 | `return/<role>` | sum of rewards over a trial, mean over the seats of a role, whoever sits there | reward |
 | `learning/<learner>/entropy` | mean entropy of the policy | nats |
 | `learning/<learner>/policy_loss`, `value_loss` | the terms of the loss, unweighted; rewards in scaled units | |

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import safetensors
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -120,7 +121,7 @@ def space_from_json(data: dict[str, Any]) -> gym.Space[Any]:
     raise ValueError(f"no space is of kind {data['kind']!r}")
 
 
-def _bound_to_json(bound: np.ndarray[Any, Any]) -> Any:
+def _bound_to_json(bound: NDArray[Any]) -> Any:
     """One number where all are the same: pictures have many."""
     flat = bound.astype(float).ravel()
     return flat[0].item() if flat.size and (flat == flat[0]).all() else bound.astype(float).tolist()

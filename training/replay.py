@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
@@ -81,7 +82,7 @@ def table_of(rollout: Rollout, log: Step, trial: int) -> list[list[str]]:
     return rows
 
 
-def strip(rollout: Rollout, log: Step, trial: int) -> np.ndarray[Any, Any]:
+def strip(rollout: Rollout, log: Step, trial: int) -> NDArray[Any]:
     """The trial as one picture, frames left to right, then down."""
     steps = [step for step in range(log.ended.shape[0]) if int(log.trial[step, trial]) == 0]
     frames = [draw(rollout.game.describe(tree.rows_of(log.game, step), trial), FRAME) for step in steps]

@@ -54,6 +54,7 @@ class GameEnv(MultiAgentEnv):
         self.observation_spaces = {name: gym.spaces.Dict({**role.observation_space.spaces, **added}) for name, role, _ in self._seats}
         self.action_spaces = {name: role.action_space for name, role, _ in self._seats}
         self._row_seed: torch.Tensor | None = None
+        self._state: Any = None
         super().__init__()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

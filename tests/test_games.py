@@ -1,0 +1,222 @@
+"""Contracts that every game keeps: those of `GAMES`, and small ones of every shape that is to come."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, render_test, seed_test
+
+from agents.agent import AgentConfig
+from envs import GAMES
+from envs.chance import uniform
+from envs.face import SingleSeatEnv, aec_env, draw, make_game, parallel_env, register_single_seat_games
+from envs.game import ACTION_MASK, Game, seat_count
+from memory.gru import GRUConfig
+from tests.games import SHAPES
+from training import tree
+from training.experiment import Experiment
+from training.plain import PlainTrainer
+from training.schemes.self_play import SelfPlay
+
+EVERY_GAME: dict[str, Any] = {name: make_game(name) for name in GAMES} | SHAPES
+every_game = pytest.mark.parametrize("game", EVERY_GAME.values(), ids=EVERY_GAME.keys())
+quietly = [
+    # PettingZoo's test would rather see arrays than Dict observations and symbols; both are allowed.
+    pytest.mark.filterwarnings("ignore:Observation is not a NumPy array"),
+    pytest.mark.filterwarnings("ignore:Observation space for each agent probably should be"),
+    pytest.mark.filterwarnings("ignore:Action space for each agent probably should be"),
+    pytest.mark.filterwarnings("ignore:Agents have different .* space sizes"),
+    pytest.mark.filterwarnings("ignore:Agent's minimum observation space value is -infinity"),
+    pytest.mark.filterwarnings("ignore:Agent's maximum observation space value is infinity"),
+]
+
+
+def some_actions(game: Game, state: Any, step: int) -> dict[str, torch.Tensor]:
+    """Legal actions that differ between games, seats and steps."""
+    actions = {}
+    for role in game.roles:
+        batch = len(state.seed)
+        seats = torch.arange(role.seats)
+        draws = uniform(state.seed[:, None], step, seats)
+        space = role.action_space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            chosen = (draws * int(space.n)).long()
+            mask = game.observe(state)[role.name].get(ACTION_MASK)
+            if mask is not None:
+                chosen = torch.where(mask.gather(-1, chosen[..., None])[..., 0] == 1, chosen, mask.argmax(-1))
+        elif isinstance(space, gymnasium.spaces.MultiDiscrete):
+            draws = uniform(state.seed[:, None, None], step, seats[:, None], torch.arange(len(space.nvec)))
+            chosen = (draws * torch.as_tensor(space.nvec)).long()
+        else:
+            chosen = draws.reshape(batch, role.seats, *space.shape)
+        actions[role.name] = chosen
+    return actions
+
+
+def play(game: Game, seeds: torch.Tensor) -> list[tuple[Any, Any, Any]]:
+    """(state, observation, turn) of every step until max_steps, without regard to rows that are over."""
+    state, steps = game.start(seeds), []
+    for step in range(game.max_steps):
+        observation = game.observe(state)
+        after, turn = game.step(state, some_actions(game, state, step))
+        steps.append((state, observation, turn))
+        state = after
+    return steps
+
+
+@every_game
+def test_is_a_game(game: Game) -> None:
+    assert isinstance(game, Game)
+    assert len({role.name for role in game.roles}) == len(game.roles)
+
+
+@every_game
+def test_a_batch_equals_its_games_alone(game: Game) -> None:
+    seeds = torch.tensor([3, -7, 2**62, 5])
+    together = play(game, seeds)
+    for row in range(len(seeds)):
+        alone = play(game, seeds[row : row + 1])
+        for whole, single in zip(together, alone, strict=True):
+            for name, leaf in tree.named_leaves(whole).items():
+                assert torch.equal(leaf[row : row + 1].nan_to_num(7), tree.named_leaves(single)[name].nan_to_num(7)), name
+
+
+@every_game
+def test_old_states_stay_untouched(game: Game) -> None:
+    state = game.start(torch.arange(4))
+    before = copy.deepcopy(state)
+    game.observe(state)
+    game.step(state, some_actions(game, state, 0))
+    for name, leaf in tree.named_leaves(before).items():
+        assert torch.equal(leaf, tree.named_leaves(state)[name]), name
+
+
+@every_game
+def test_different_seeds_differ_or_the_game_has_no_chance(game: Game) -> None:
+    first = play(game, torch.tensor([1]))
+    again = play(game, torch.tensor([1]))
+    for one, other in zip(first, again, strict=True):
+        for name, leaf in tree.named_leaves(one).items():
+            assert torch.equal(leaf.nan_to_num(7), tree.named_leaves(other)[name].nan_to_num(7)), name
+
+
+@every_game
+def test_observations_lie_in_their_spaces(game: Game) -> None:
+    for _, observation, _ in play(game, torch.arange(3)):
+        for role in game.roles:
+            assert set(observation[role.name]) == set(role.observation_space)
+            for row in range(3):
+                for seat in range(role.seats):
+                    seen = {name: value[row, seat].numpy() for name, value in observation[role.name].items()}
+                    seen = {
+                        name: value[()] if isinstance(role.observation_space[name], gymnasium.spaces.Discrete) else value
+                        for name, value in seen.items()
+                    }
+                    assert role.observation_space.contains(seen), (role.name, seen)
+
+
+@every_game
+def test_turns_have_the_right_shapes_and_end_in_time(game: Game) -> None:
+    ever_over = torch.zeros(5, dtype=torch.bool)
+    for _, _, turn in play(game, torch.arange(5)):
+        for role in game.roles:
+            assert turn.rewards[role.name].shape == (5, role.seats)
+            assert turn.rewards[role.name].isfinite().all()
+        for measure in turn.measures.values():
+            assert measure.shape in ((5,), (5, seat_count(game)))
+        ever_over |= turn.over
+    assert ever_over.all()
+
+
+@every_game
+def test_people_can_read_and_see_it(game: Game) -> None:
+    scene = game.describe(game.start(torch.arange(2)), 1)
+    assert scene.text.strip()
+    assert draw(scene, 64).shape == (64, 64, 3)
+
+
+@every_game
+def test_learners_train_on_it_as_it_is(game: Game) -> None:
+    experiment = Experiment(
+        game=game, scheme=SelfPlay(), trials=4, episodes=2, iterations=2, agent=AgentConfig(memory=GRUConfig(8), embedding=8)
+    )
+    trainer = PlainTrainer(experiment, {})
+    before = {name: [p.clone() for p in agent.parameters()] for name, agent in trainer.agents.items()}
+    trainer.train()
+    for name, agent in trainer.agents.items():
+        moved = [not torch.equal(old, new) for old, new in zip(before[name], agent.parameters(), strict=True)]
+        assert any(moved), name
+        assert all(p.isfinite().all() for p in agent.parameters())
+
+
+class TestFace:
+    pytestmark = quietly
+
+    @every_game
+    def test_parallel_env_passes_pettingzoos_tests(self, game: Game) -> None:
+        parallel_api_test(parallel_env(game), num_cycles=30)
+        parallel_seed_test(lambda: parallel_env(game), num_cycles=30)
+
+    @every_game
+    def test_aec_env_passes_pettingzoos_tests(self, game: Game) -> None:
+        api_test(aec_env(game), num_cycles=30)
+        seed_test(lambda: aec_env(game), num_cycles=30)
+
+    @every_game
+    def test_rendering_passes_pettingzoos_test(self, game: Game, capsys: pytest.CaptureFixture[str]) -> None:
+        render_test(lambda render_mode: aec_env(game, render_mode))
+        assert capsys.readouterr().out.strip()
+
+
+def test_single_seat_games_are_gymnasium_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = register_single_seat_games({"corridor_walk": "tests.games:Rooms", "several": "tests.games:TellMe"})
+    assert ids == ["Coterie/CorridorWalk-v0"]
+    environment = gymnasium.make(ids[0])
+    observation, _ = environment.reset(seed=1)
+    assert environment.observation_space.contains(observation)
+    check_env(gymnasium.make(ids[0]).unwrapped)
+
+
+def test_a_game_of_two_seats_is_no_gymnasium_environment() -> None:
+    with pytest.raises(ValueError, match="has 2 seats; Gymnasium wants 1"):
+        SingleSeatEnv(make_game("chicken"))
+
+
+def test_a_face_plays_the_same_trials_as_a_rollout() -> None:
+    from agents.co_players.tables import always_defect, random
+    from training.rollout import Rollout
+    from training.seating import one_table
+
+    game = make_game("prisoners_dilemma")
+    rollout = Rollout(game, one_table(("a", "b"), 1), {"a": random(), "b": always_defect()})
+    _, log = rollout.play(rollout.start(torch.tensor([11])), 2 * game.max_steps)
+    environment = parallel_env(game)
+    for trial in range(2):
+        environment.reset(seed=11 if trial == 0 else None)
+        for step in range(trial * 100, trial * 100 + 100):
+            actions = {f"player_{seat}": int(log.decisions[seat].action[step, 0]) for seat in range(2)}
+            _, rewards, over, _, _ = environment.step(actions)
+            assert list(rewards.values()) == log.rewards["player"][step, 0].tolist()
+        assert all(over.values())
+
+
+def test_a_wrong_action_is_named() -> None:
+    environment = parallel_env("prisoners_dilemma")
+    environment.reset(seed=0)
+    with pytest.raises(ValueError, match=r"the action of player_1 is 2; want one of Discrete\(2\)"):
+        environment.step({"player_0": 0, "player_1": 2})
+    with pytest.raises(ValueError, match="no action for player_1"):
+        environment.step({"player_0": 0})
+
+
+def test_an_observation_cannot_reach_the_games_state() -> None:
+    environment = parallel_env(SHAPES["one seat, pixels and a word, unequal lengths"])
+    first, _ = environment.reset(seed=0)
+    first["walker_0"]["pixels"][:] = 99
+    again, _ = environment.reset(seed=0)
+    assert not (again["walker_0"]["pixels"] == 99).any()
