@@ -221,3 +221,25 @@ SHAPES: dict[str, Any] = {
     "one seat, pixels and a word, unequal lengths": Rooms(),
     "several agents in first person": Rooms(agents=3),
 }
+
+
+@dataclass(frozen=True)
+class Breaks(GiftCircle):
+    """A game with a bug in its third step."""
+
+    seats: int = 2
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        role = super().roles[0]
+        sees = gym.spaces.Dict({**role.observation_space.spaces, "outcome": gym.spaces.Discrete(5)})
+        return (role._replace(observation_space=sees, action_space=gym.spaces.Discrete(2)),)
+
+    def observe(self, state: GiftState) -> dict[str, Observation]:
+        seen = super().observe(state)
+        return {"villager": {**seen["villager"], "outcome": seen["villager"]["gives"]}}
+
+    def step(self, state: GiftState, actions: Mapping[str, Tensor]) -> tuple[GiftState, Turn]:
+        if int(state.step[0]) == 2:
+            raise ArithmeticError("the third step always fails")
+        return super().step(state, {"villager": actions["villager"].float()})

@@ -30,9 +30,9 @@ def tally(rollout: Rollout, log: Step) -> Tally:
     sums: Tally = {}
     seating = rollout.seating
     kind_of_game = seating.kind.to(rollout.device)
-    trials = log.ended.sum().item() or 1.0
+    trials = float(log.ended.sum()) or 1.0
     for role in rollout.game.roles:
-        sums[f"return/{role.name}"] = (log.rewards[role.name].sum().item() / role.seats, trials)
+        sums[f"return/{role.name}"] = (float(log.rewards[role.name].sum()) / role.seats, trials)
     for group, watched in zip(rollout.groups, rollout.watched, strict=True):
         if not watched:
             continue
@@ -65,4 +65,4 @@ def means(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
 def _add(sums: Tally, name: str, figure: Tensor) -> None:
     applies = ~figure.isnan()
     total, count = sums.get(name, (0.0, 0.0))
-    sums[name] = (total + figure.nansum().item(), count + applies.sum().item())
+    sums[name] = (total + float(figure.nansum()), count + float(applies.sum()))

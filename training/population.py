@@ -111,7 +111,7 @@ def space_from_json(data: dict[str, Any]) -> gym.Space[Any]:
         case "multi_discrete":
             return gym.spaces.MultiDiscrete(data["n"], start=data["start"])
         case "multi_binary":
-            return gym.spaces.MultiBinary(data["n"])
+            return gym.spaces.MultiBinary(data["n"] if len(data["n"]) > 1 else data["n"][0])
         case "box":
             shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
             low, high = (np.broadcast_to(np.array(data[end], dtype=float), shape).astype(dtype) for end in ("low", "high"))

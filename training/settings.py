@@ -134,7 +134,7 @@ def _replaced(settings: Any, names: list[str], text: str, path: str) -> Any:
 
 def _named(field: str, name: str) -> Any:
     if field == "game" and name.startswith("pettingzoo:"):
-        return load("envs.third_party:ThirdPartyGame")(name.removeprefix("pettingzoo:"))
+        return build(load("envs.third_party:ThirdPartyGame"), {"module": name.removeprefix("pettingzoo:")}, "game")
     return lookup(_BY_NAME[field], name, field)()
 
 

@@ -1,0 +1,258 @@
+"""Runs on disk: checkpoints, damage, full disks, evaluation, recordings, replay. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors import safe_open
+
+from launch import main
+from training import recording
+from training.evaluate import evaluate
+from training.experiment import Experiment
+from training.plain import PlainTrainer
+from training.population import co_player, load_agent, space_from_json, space_to_json
+from training.replay import replay
+from training.run import Run, Snapshot
+from training.settings import BadInput, override
+from training.statistics import bootstrap
+from tests.games import SHAPES
+
+
+def small_experiment(seed: int = 0) -> Experiment:
+    experiment = Experiment(preset="small", seed=seed, trials=12, iterations=4)
+    for assignment in ("game.rounds=8", "agent.memory.width=8", "agent.embedding=4"):
+        experiment = override(experiment, assignment)
+    return experiment
+
+
+def snapshot_of(trainer: PlainTrainer) -> Snapshot:
+    weights = {name: {key: value.clone() for key, value in agent.state_dict().items()} for name, agent in trainer.agents.items()}
+    optimisers = {name: optimiser.state_dict()["state"] for name, optimiser in trainer.optimisers.items()}
+    return Snapshot(trainer.iteration, weights, optimisers)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of three iterations with two checkpoints."""
+    experiment = small_experiment()
+    made = Run.create(experiment, tmp_path / "runs")
+    trainer = PlainTrainer(experiment, {"random_table": co_player("random_table")})
+    for score in (0.1, 0.3, 0.2):
+        trainer.train()
+        made.save_checkpoint(snapshot_of(trainer), score)
+    return made
+
+
+def checkpoints(run: Run) -> list[Path]:
+    return sorted((run.directory / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def test_a_run_opens_as_it_was_made(run: Run) -> None:
+    assert Run.open(run.directory).experiment == run.experiment
+    about = json.loads((run.directory / "environment.json").read_text())
+    assert about["packages"]["torch"] == torch.__version__.split("+")[0] or about["packages"]["torch"] == torch.__version__
+
+
+def test_two_runs_of_the_same_second_do_not_share_a_directory(tmp_path: Path) -> None:
+    assert Run.create(small_experiment(), tmp_path).directory != Run.create(small_experiment(), tmp_path).directory
+
+
+def test_the_newest_two_checkpoints_and_the_best_are_kept(run: Run) -> None:
+    assert [file.name for file in checkpoints(run)] == ["00000002.safetensors", "00000003.safetensors"]
+    with safe_open(run.directory / "checkpoints" / "best.safetensors", framework="pt") as best:
+        assert json.loads(best.metadata()["coterie"])["iteration"] == 2
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    experiment = small_experiment()
+    trainer = PlainTrainer(experiment, {"random_table": co_player("random_table")})
+    trainer.train()
+    saved = snapshot_of(trainer)
+    run = Run.create(experiment, tmp_path)
+    run.save_checkpoint(saved, 0.0)
+    loaded = run.load_checkpoint()
+    assert loaded.iteration == 1
+    for name in saved.weights:
+        assert all(torch.equal(loaded.weights[name][key], value) for key, value in saved.weights[name].items())
+        for number, state in saved.optimisers[name].items():
+            assert all(torch.equal(loaded.optimisers[name][number][key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(run: Run, damage: str) -> None:
+    newest = checkpoints(run)[-1]
+    data = bytearray(newest.read_bytes())
+    if damage == "truncate":
+        del data[len(data) // 2 :]
+    else:
+        data[-5] ^= 1
+    newest.write_bytes(bytes(data))
+    warnings: list[str] = []
+    assert run.load_checkpoint(warnings.append).iteration == 2
+    assert "00000003.safetensors is damaged" in warnings[0]
+    assert "going on from 00000002.safetensors" in warnings[0]
+
+
+def test_no_whole_checkpoint_left_is_said(run: Run) -> None:
+    for file in checkpoints(run):
+        file.write_bytes(b"nonsense")
+    with pytest.raises(BadInput, match="no other checkpoint is left"):
+        run.load_checkpoint()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 99}', '{"format": 1, "experiment": {"type": "os:system"}}', '{"format": 1}'])
+def test_a_damaged_or_foreign_experiment_is_refused(run: Run, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.directory / "experiment.json").write_text(content)
+    assert main(["evaluate", str(run.directory)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_damages_nothing(run: Run) -> None:
+    before = {file: file.read_bytes() for file in run.directory.rglob("*") if file.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.save_checkpoint(run.load_checkpoint()._replace(iteration=9), 9.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {file: file.read_bytes() for file in run.directory.rglob("*") if file.is_file()} == before
+
+
+def test_a_loaded_agent_plays_as_the_one_that_was_saved(run: Run) -> None:
+    agent = load_agent(run.directory / "population" / "learner_0")
+    other = run.population()["learner_0"]
+    state, other_state = agent.start(torch.arange(3)), other.start(torch.arange(3))
+    for symbol in (0, 1, 4, 2):
+        decision, state = agent.act({"outcome": torch.full((3,), symbol)}, state)
+        expected, other_state = other.act({"outcome": torch.full((3,), symbol)}, other_state)
+        assert torch.equal(decision.action, expected.action)
+
+
+@pytest.mark.parametrize("file", ["agent.json", "agent.safetensors"])
+def test_a_damaged_agent_is_named(run: Run, file: str) -> None:
+    folder = run.directory / "population" / "learner_0"
+    (folder / file).write_bytes((folder / file).read_bytes()[:-40])
+    with pytest.raises(BadInput, match=f"{file} is damaged"):
+        load_agent(folder)
+
+
+def test_spaces_survive_json() -> None:
+    for game in SHAPES.values():
+        for role in game.roles:
+            for space in (role.observation_space, role.action_space):
+                assert space_from_json(json.loads(json.dumps(space_to_json(space)))) == space
+
+
+def test_evaluation_counts_trials_and_seeds_and_writes_its_results(run: Run) -> None:
+    results = evaluate([run], trials=16, record=2)
+    rows = {(row["agent"], row["scenario"]): row for row in results["scenarios"]}
+    assert len(rows) == 2 * 9
+    row = rows["learner_0", "always_cooperate"]
+    figures = row["figures"]
+    assert figures["other_cooperation"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "seeds": 1, "trials": 16}
+    # Against unconditional cooperation: 2 minus the own rate of cooperation, in every round.
+    assert figures["reward"]["mean"] == pytest.approx(2 - figures["cooperation"]["mean"])
+    assert len(row["curves"]["cooperation"]) == 8
+    assert np.mean(row["curves"]["cooperation"]) == pytest.approx(figures["cooperation"]["mean"])
+    stored = json.loads((run.directory / "results.json").read_text())
+    assert stored["evaluations"]["ipd_classics"]["version"] == 1
+
+
+def test_several_runs_are_seeds(run: Run, tmp_path: Path) -> None:
+    experiment = small_experiment(seed=1)
+    other = Run.create(experiment, tmp_path / "runs")
+    trainer = PlainTrainer(experiment, {"random_table": co_player("random_table")})
+    trainer.train()
+    other.save_checkpoint(snapshot_of(trainer), 0.0)
+    results = evaluate([run, other], trials=8, record=0)
+    assert results["scenarios"][0]["figures"]["reward"]["seeds"] == 2
+    assert results["scenarios"][0]["figures"]["reward"]["trials"] == 16
+
+
+def test_runs_of_different_games_do_not_go_together(run: Run, tmp_path: Path) -> None:
+    other = Run.create(override(small_experiment(), "game.rounds=9"), tmp_path / "runs")
+    with pytest.raises(BadInput, match="plays another game"):
+        evaluate([run, other])
+
+
+def test_a_recording_replays_identically(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate([run], trials=4, record=3)
+    assert main(["replay", str(run.directory), "--recording", "ipd_classics-tit_for_tat-learner_1", "--trial", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "round 8:" in printed
+    assert "re-simulated 3 trials, identical, bit for bit" in printed
+
+
+def tampered(path: Path, name: str) -> None:
+    recorded = recording.load(path)
+    tensors = {key: value.clone() for key, value in recorded.tensors.items()}
+    flat = tensors[name].view(-1)
+    flat[5] = 1 - flat[5]
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, {"coterie": json.dumps(recorded.about)})
+
+
+@pytest.mark.parametrize("name", ["decisions.0.action", "rewards.player", "game.outcome"])
+def test_a_recording_that_does_not_come_out_the_same_is_told(run: Run, name: str) -> None:
+    evaluate([run], trials=4, record=2)
+    tampered(run.directory / "episodes" / "ipd_classics-random-learner_0.safetensors", name)
+    screen = io.StringIO()
+    assert not replay(run, "ipd_classics-random-learner_0", 0, Console(file=screen))
+    assert f"NOT the same: {name} at step" in screen.getvalue()
+
+
+def test_a_recording_is_refused_when_the_agent_has_changed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate([run], trials=4, record=2)
+    shifted = {name: {key: value + 1 for key, value in weights.items()} for name, weights in run.load_checkpoint().weights.items()}
+    run.save_checkpoint(run.load_checkpoint()._replace(weights=shifted), 0.0)
+    assert main(["replay", str(run.directory)]) == 2
+    assert "has other weights than when this was recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("who", [{"agent": "x"}, {"co_player": "/etc"}, {"co_player": "os:system"}])
+def test_a_recording_reaches_nothing_outside_its_run(run: Run, who: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate([run], trials=4, record=2)
+    path = run.directory / "episodes" / "ipd_classics-random-learner_0.safetensors"
+    recorded = recording.load(path)
+    occupants = {"../../outside": who, "random": {"co_player": "random"}}
+    from safetensors.torch import save_file
+
+    save_file(recorded.tensors, path, {"coterie": json.dumps({**recorded.about, "occupants": occupants})})
+    assert main(["replay", str(run.directory), "--recording", path.stem]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_file_may_not_name_a_module_to_import(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    about = json.loads((run.directory / "experiment.json").read_text())
+    about["experiment"]["game"] = {"type": "envs.third_party:ThirdPartyGame", "module": "antigravity", "limit": 5}
+    (run.directory / "experiment.json").write_text(json.dumps(about))
+    assert main(["evaluate", str(run.directory)]) == 2
+    assert "--trust" in capsys.readouterr().err
+
+
+def test_bootstrap_intervals_cover_what_they_say() -> None:
+    """In simulation: of 200 samples' 95 % intervals for a known mean, about 190 hold it."""
+    generator = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        interval = bootstrap([generator.exponential(2.0, size=60)], resamples=400)
+        held += interval.low <= 2.0 <= interval.high
+    assert 178 <= held <= 198
+
+
+def test_seeds_widen_an_interval_that_trials_alone_make_narrow() -> None:
+    by_seed = [np.full(50, level) for level in (0.0, 1.0, 2.0, 3.0)]
+    interval = bootstrap(by_seed)
+    assert interval.mean == 1.5
+    assert interval.high - interval.low > 1.0
+    assert bootstrap([np.full(50, 1.0)]).high == 1.0

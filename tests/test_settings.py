@@ -1,0 +1,148 @@
+"""Settings to JSON and back, overrides, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from launch import main
+from memory.none import NoMemoryConfig
+from training.algorithms import A2C
+from training.experiment import Experiment
+from training.plain import PlainTrainer
+from training.population import co_player
+from training.presets import PRESETS
+from training.settings import BadInput, from_json, load, override, to_json
+from training.suites import FOCAL, SUITES
+
+every_preset = pytest.mark.parametrize("preset", PRESETS)
+
+
+@every_preset
+def test_an_experiment_survives_json(preset: str) -> None:
+    experiment = load(PRESETS[preset])()
+    assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+
+
+@every_preset
+def test_a_preset_learns_for_two_updates(preset: str) -> None:
+    experiment = override(override(load(PRESETS[preset])(), "trials=6"), "game.rounds=5")
+    trainer = PlainTrainer(experiment, {name: co_player(name) for name in experiment.scheme.co_players(experiment.game)})
+    trainer.train()
+    trainer.train()
+    assert trainer.iteration == 2
+
+
+@every_preset
+def test_a_preset_says_its_own_name_and_promises_something(preset: str) -> None:
+    factory = load(PRESETS[preset])
+    assert factory().preset == preset
+    assert "promise" in factory.__doc__.lower()
+
+
+@every_preset
+def test_no_preset_trains_against_those_it_is_held_out_from(preset: str) -> None:
+    experiment = load(PRESETS[preset])()
+    met = set(experiment.scheme.co_players(experiment.game))
+    for name in SUITES:
+        scenarios = load(SUITES[name])(experiment).scenarios if name == experiment.suite else ()
+        for scenario in scenarios:
+            # Random tables are drawn anew for every trial; evaluation's luck is a stream of its own.
+            assert not met & set(scenario.seats) - {"random_table", FOCAL}, scenario
+
+
+def test_overrides_reach_every_depth() -> None:
+    experiment = Experiment()
+    for assignment in ("seed=7", "game=stag_hunt", "game.rounds=12", "agent.memory=none", "agent.memory.width=9", "algorithm=a2c"):
+        experiment = override(experiment, assignment)
+    assert experiment.seed == 7
+    assert experiment.game.payoffs[0][0] == (4.0, 4.0)
+    assert experiment.game.rounds == 12
+    assert experiment.agent.memory == NoMemoryConfig(9)
+    assert experiment.algorithm == A2C()
+
+
+def test_a_whole_number_will_do_for_a_real_one_but_not_the_other_way() -> None:
+    assert override(Experiment(), "algorithm.discount=1").algorithm.discount == 1.0
+    with pytest.raises(BadInput, match=r"trials is 2.5; want int"):
+        override(Experiment(), "trials=2.5")
+
+
+def test_payoffs_can_be_given_as_json() -> None:
+    experiment = override(Experiment(), "game.payoffs=[[[2,2],[0,3]],[[3,0],[1,1]]]")
+    assert experiment.game.payoffs == (((2.0, 2.0), (0.0, 3.0)), ((3.0, 0.0), (1.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"type": "os:system", "command": "true"},
+        {"type": "subprocess:Popen", "args": ["true"]},
+        {"type": "training.files:write_atomically", "path": "x", "data": ""},
+        {"type": "training.experiment:Path"},
+    ],
+)
+def test_settings_from_a_file_name_nothing_but_settings(data: Any) -> None:
+    with pytest.raises(BadInput, match="settings of type"):
+        from_json(data)
+
+
+# What someone might type, and what the one line must contain.
+WRONG: list[tuple[list[str], list[str]]] = [
+    (["train", "ipd_mixed_pol_quick"], ["ipd_mixed_pol_quick", "did you mean 'ipd_mixed_pool_quick'?"]),
+    (["train"], ["name a preset", "ipd_mixed_pool_quick"]),
+    (["trian"], ["'trian'", "did you mean 'train'?"]),
+    (["train", "two_learners", "game=prisoner_dilemma"], ["'prisoner_dilemma'", "did you mean 'prisoners_dilemma'?"]),
+    (["train", "two_learners", "agent.memory=gur"], ["'gur'", "did you mean 'gru'?"]),
+    (["train", "two_learners", "scheme=self_pley"], ["'self_pley'", "did you mean 'self_play'?"]),
+    (["train", "two_learners", "algorithm=pppo"], ["'pppo'", "did you mean 'ppo'?"]),
+    (["train", "two_learners", "sed=3"], ["'sed'", "did you mean 'seed'?"]),
+    (["train", "two_learners", "game.rouns=3"], ["'game.rouns'", "did you mean 'rounds'?"]),
+    (["train", "two_learners", "seed"], ["'seed' is no setting", "name=value"]),
+    (["train", "two_learners", "seed=three"], ["seed is 'three'", "want int"]),
+    (["train", "two_learners", "seed.x=3"], ["seed is 0"]),
+    (["train", "two_learners", "game.rounds=0"], ["rounds is 0", "at least 1"]),
+    (["train", "two_learners", "game.noise=1.5"], ["noise is 1.5", "from 0 to 1"]),
+    (["train", "two_learners", "game.payoffs=[[[1,1],[2,0]]]"], ["payoffs", "2 rows of 2 pairs"]),
+    (["train", "two_learners", "game.payoffs=7"], ["game.payoffs is 7", "tuple"]),
+    (["train", "two_learners", "agent.memory.width=0"], ["width is 0", "at least 1"]),
+    (["train", "two_learners", "algorithm.learning_rate=-1"], ["learning_rate is -1", "above 0"]),
+    (["train", "two_learners", "trials=0"], ["trials is 0", "at least 1"]),
+    (["train", "two_learners", "device=gpu"], ["device is 'gpu'", "'cpu' or 'cuda'"]),
+    (["train", "two_learners", "game=pettingzoo:no.such_module"], ["'no.such_module'", "cannot be imported"]),
+    (["train", "two_learners", "game=pettingzoo:json"], ["'json' has no parallel_env"]),
+    (["train", "ipd_mixed_pool_quick", "game=pettingzoo:pettingzoo.classic.rps_v2"], ["'random_table' cannot play this game"]),
+    (
+        [
+            "train",
+            "two_learners",
+            'scheme={"type": "training.schemes.mixture:Mixture", "names": ["learner_0"], "pairings": []}',
+        ],
+        ["scheme"],
+    ),
+    (["train", "two_learners", "scheme=mixed_pool", "scheme.names=[]"], ["names is empty"]),
+    (["train", "--resume", "runs/nothing"], ["runs/nothing"]),
+    (["evaluate", "runs/nothing"], ["there is no run 'runs/nothing'"]),
+    (["replay", "/etc"], ["/etc is no run", "experiment.json"]),
+    (["evaluate", "runs/nothing", "--trials", "0"], ["--trials is 0"]),
+    (["list", "gams"], ["'gams'", "did you mean 'games'?"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(arguments)[:60] for arguments, _ in WRONG])
+def test_a_mistake_gets_one_clear_line_and_exit_code_2(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as left:
+        code = int(str(left.code))
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.err.count("\n") == 1
+    for word in words:
+        assert word in printed.err
+    assert list(tmp_path.iterdir()) == [], "something was written"

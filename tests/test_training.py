@@ -1,0 +1,214 @@
+"""Training through RLlib: the same numbers whoever samples and learns, resuming, and what happens when something breaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from tests.games import Breaks
+from training.experiment import Experiment
+from training.plain import PlainTrainer
+from training.population import co_player
+from training.rllib import algorithm as rllib
+from training.run import Run, Snapshot
+from training.settings import override
+from training.train import Failed, train
+
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+ROOT = Path(__file__).parent.parent
+
+
+def experiment_with(*assignments: str) -> Experiment:
+    experiment = Experiment(preset="small", seed=5, trials=24, iterations=4, checkpoint_every=2)
+    for assignment in ("game.rounds=6", "agent.memory.width=8", "agent.embedding=4", *assignments):
+        experiment = override(experiment, assignment)
+    return experiment
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    # Enough for every test here, whatever the machine has.
+    rllib.start_ray(Experiment(runners=4, learners=2))
+    yield
+    rllib.stop_ray()
+
+
+def trained(experiment: Experiment, iterations: int, start: Snapshot | None = None) -> Snapshot:
+    algorithm = rllib.build(experiment)
+    try:
+        if start:
+            algorithm.restore_snapshot(start)
+        for _ in range(iterations):
+            algorithm.train()
+        return algorithm.snapshot()
+    finally:
+        algorithm.stop()
+
+
+def assert_same(one: Snapshot, other: Snapshot) -> None:
+    assert one.iteration == other.iteration
+    for learner, weights in one.weights.items():
+        for name, value in weights.items():
+            assert torch.equal(value, other.weights[learner][name]), (learner, name)
+        for number, state in one.optimisers[learner].items():
+            for name, value in state.items():
+                assert torch.equal(value, other.optimisers[learner][number][name]), (learner, number, name)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Snapshot:
+    """Three iterations in one process."""
+    return trained(experiment_with(), 3)
+
+
+def test_one_seed_gives_the_same_run_twice(reference: Snapshot) -> None:
+    assert_same(trained(experiment_with(), 3), reference)
+
+
+def test_another_seed_gives_another_run(reference: Snapshot) -> None:
+    other = trained(experiment_with("seed=6"), 1)
+    assert not torch.equal(other.weights["learner_0"]["memory.from_hidden"], reference.weights["learner_0"]["memory.from_hidden"])
+
+
+@pytest.mark.parametrize("assignments", [("runners=1",), ("runners=3",), ("learners=1",)])
+def test_whoever_samples_or_learns_the_run_is_the_same(assignments: tuple[str, ...], reference: Snapshot) -> None:
+    assert_same(trained(experiment_with(*assignments), 3), reference)
+
+
+def test_rllib_learns_what_the_plain_loop_learns(reference: Snapshot) -> None:
+    trainer = PlainTrainer(experiment_with(), {"random_table": co_player("random_table")})
+    for _ in range(3):
+        trainer.train()
+    for name, agent in trainer.agents.items():
+        for key, value in agent.state_dict().items():
+            assert torch.equal(value, reference.weights[name][key]), (name, key)
+
+
+def test_two_learner_processes_agree_with_each_other_and_learn(reference: Snapshot) -> None:
+    snapshot = trained(experiment_with("learners=2", "algorithm=a2c", "algorithm.minibatches=1"), 2)
+    alone = trained(experiment_with("algorithm=a2c", "algorithm.minibatches=1"), 2)
+    # One update on all rows: the mean of two halves' gradients is the whole's, up to rounding.
+    for name, value in snapshot.weights["learner_0"].items():
+        torch.testing.assert_close(value, alone.weights["learner_0"][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_resumed_run_goes_on_to_the_same_numbers(reference: Snapshot, tmp_path: Path) -> None:
+    run = Run.create(experiment_with(), tmp_path)
+    run.save_checkpoint(trained(experiment_with(), 2), 0.0)
+    assert_same(trained(experiment_with(), 1, start=run.load_checkpoint()), reference)
+
+
+def test_a_killed_runner_is_replaced_and_the_run_is_the_same(reference: Snapshot) -> None:
+    algorithm = rllib.build(experiment_with("runners=2"))
+    try:
+        algorithm.train()
+        group = algorithm.env_runner_group
+        victim = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)[0]
+        os.kill(victim, signal.SIGKILL)
+        algorithm.train()
+        algorithm.train()
+        assert_same(algorithm.snapshot(), reference)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and group.num_healthy_remote_workers() < 2:
+            algorithm.train()
+        pids = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+        assert len(pids) == 2
+        assert victim not in pids
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_a_bug_while_sampling_is_shown_and_does_not_hang(runners: int) -> None:
+    algorithm = rllib.build(replace(experiment_with(), game=Breaks(), runners=runners))
+    try:
+        with pytest.raises(RuntimeError, match="the third step always fails"):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("learners", [0, 1])
+def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoint(
+    learners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    run = Run.create(experiment_with(f"learners={learners}"), tmp_path)
+    good = trained(experiment_with(), 2)
+    run.save_checkpoint(good, 0.0)
+    poisoned = {name: dict(weights) for name, weights in good.weights.items()}
+    poisoned["learner_1"]["value_head.bias"] = torch.tensor([float("nan")])
+    with pytest.raises(Failed, match=r"the loss of learner_1 is nan.*the last good checkpoint is of iteration 2"):
+        train(run, good._replace(weights=poisoned))
+    assert_same(run.load_checkpoint(), good)
+
+
+def command(*arguments: str, cwd: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "launch.py"), *arguments]
+
+
+def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    arguments = ["train", "two_learners", "iterations=100000", "checkpoint_every=100000", "trials=8", "game.rounds=5", "--runs", str(tmp_path)]
+    process = subprocess.Popen(command(*arguments, cwd=tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("1/"):
+            break
+    time.sleep(1)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=30)
+    took = time.monotonic() - begin
+    assert process.returncode == 130, lines + [rest]
+    assert took < 5, f"{took:.1f} s"
+    run = Run.open(next(tmp_path.iterdir()))
+    assert f"train --resume {run.directory}" in rest
+    assert run.load_checkpoint().iteration > 0
+
+
+def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> None:
+    def launch(*arguments: str) -> str:
+        done = subprocess.run(command(*arguments, cwd=tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    settings = ["trials=12", "game.rounds=6", "agent.memory.width=8", "checkpoint_every=1"]
+    printed = launch("train", "ipd_mixed_pool_quick", "iterations=2", *settings, "--evaluate")
+    assert "always_defect" in printed
+    assert "tensorboard --logdir runs" in printed
+    directory = next((tmp_path / "runs").iterdir())
+    assert f"python launch.py replay runs/{directory.name}" in printed
+    assert "identical, bit for bit" in launch("replay", f"runs/{directory.name}")
+    # As if it had been killed after its first iteration.
+    (directory / "checkpoints" / "00000002.safetensors").unlink()
+    weights = (directory / "population" / "learner_0" / "agent.safetensors").read_bytes()
+    launch("train", "--resume", f"runs/{directory.name}")
+    assert (directory / "population" / "learner_0" / "agent.safetensors").read_bytes() == weights
+
+
+def test_a_third_party_environment_trains_with_the_same_command(tmp_path: Path) -> None:
+    arguments = ["train", "two_learners", "game=pettingzoo:pettingzoo.classic.rps_v2", "game.limit=6", "trials=4", "iterations=2", "--evaluate"]
+    done = subprocess.run(command(*arguments, cwd=tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "learner_0 + learner_1" in done.stdout
+
+
+def test_ray_is_running_for_these_tests() -> None:
+    assert ray.is_initialized()
