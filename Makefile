@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(BIN)/python launch.py demo
+	$(BIN)/python launch.py train ipd_mixed_pool_quick --evaluate
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -67,11 +67,14 @@ class AgentConfig:
 
 
 class Agent(nn.Module):
+    _no_action: Tensor
+
     def __init__(self, config: AgentConfig, observation_space: gym.spaces.Dict, action_space: gym.Space[Any]) -> None:
         super().__init__()
         self.config = config
         self.observation_space = observation_space
         self.action_space = action_space
+        self.register_buffer("_no_action", _some_action(action_space), persistent=False)
         self.observation_encoder = encoder_of(observation_space, config.embedding)
         self.action_encoder = encoder_of(action_space, config.embedding) if config.sees_action else None
         self.reward_encoder = nn.Linear(1, config.embedding) if config.sees_reward else None
@@ -106,7 +109,7 @@ class Agent(nn.Module):
 
     def start(self, seeds: Int64[Tensor, "N"]) -> AgentState:
         """The state of N seats that have seen nothing; their luck is a function of `seeds`."""
-        action = torch.as_tensor(self._some_action, device=seeds.device).expand(len(seeds), *self.action_space.shape)
+        action = self._no_action.expand(len(seeds), *self._no_action.shape)
         return AgentState(self.memory.start(len(seeds)), action, seeds, torch.zeros_like(seeds))
 
     @torch.no_grad()
@@ -122,12 +125,11 @@ class Agent(nn.Module):
         decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], policy)
         return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
 
-    @property
-    def _some_action(self) -> Any:
-        """An action of the right shape and type, to stand for "none yet"; it is never perceived."""
-        space = self.action_space
-        if isinstance(space, gym.spaces.Discrete):
-            return torch.tensor(int(space.start))
-        if isinstance(space, gym.spaces.MultiDiscrete):
-            return torch.as_tensor(space.start).long().reshape(space.shape)
-        return torch.zeros(space.shape or (), dtype=torch.float32)
+
+def _some_action(space: gym.Space[Any]) -> Tensor:
+    """An action of the right shape and type, to stand for "none yet"; it is never perceived."""
+    if isinstance(space, gym.spaces.Discrete):
+        return torch.tensor(int(space.start))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return torch.as_tensor(space.start).long().reshape(space.shape)
+    return torch.zeros(space.shape or (), dtype=torch.float32)

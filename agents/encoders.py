@@ -35,7 +35,8 @@ def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
             return VectorEncoder(len(space.shape), math.prod(space.shape), width, scale)
         case gym.spaces.Dict():
             return DictEncoder(space, width)
-    raise ValueError(f"no encoder reads {space}; want Discrete, MultiDiscrete (one axis), MultiBinary, Box, or a Dict of these")
+    text = " ".join(str(space).split())
+    raise ValueError(f"no encoder reads {text}; want Discrete, MultiDiscrete (one axis), MultiBinary, Box, or a Dict of these")
 
 
 class SymbolEncoder(nn.Module):
@@ -54,8 +55,8 @@ class SymbolEncoder(nn.Module):
 
     def forward(self, symbols: Tensor) -> Float[Tensor, "... E"]:
         if self.single:
-            return self.table(symbols + self.offsets[0])
-        return self.table(symbols + self.offsets).sum(-2)
+            return self.table(symbols.long() + self.offsets[0])
+        return self.table(symbols.long() + self.offsets).sum(-2)
 
 
 class VectorEncoder(nn.Module):

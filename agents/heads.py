@@ -45,11 +45,18 @@ def head_of(space: gym.Space[Any], width: int) -> PolicyHead:
             return CategoricalHead([int(space.n)], [int(space.start)], width, single=True)
         case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return CategoricalHead([int(n) for n in space.nvec], [int(n) for n in np.ravel(space.start)], width, single=False)
-        case gym.spaces.Box() if np.isfinite(space.low).all() and np.isfinite(space.high).all() and np.issubdtype(space.dtype, np.floating):
+        case gym.spaces.Box() if np.issubdtype(space.dtype, np.floating) and _has_a_range(space):
             return BoundedHead(space, width)
+    text = " ".join(str(space).split())
     raise ValueError(
-        f"no policy head acts in {space}; want Discrete, MultiDiscrete (one axis), or a Box of real numbers with finite bounds"
+        f"no policy head acts in {text}; want Discrete, MultiDiscrete (one axis), or a Box of real numbers, low < high, finite"
     )
+
+
+def _has_a_range(space: gym.spaces.Box) -> bool:
+    with np.errstate(over="ignore"):
+        span = space.high - space.low
+    return bool(np.isfinite(span).all() and (span > 0).all())
 
 
 def _linear(width: int, outputs: int) -> nn.Linear:
@@ -101,10 +108,12 @@ class BoundedHead(PolicyHead):
     """Independent numbers between bounds, each with Kumaraswamy's distribution (1980) on the interval.
 
     F(x) = 1 - (1 - x^a)^b for x in (0, 1). It bends like a beta distribution, and sampling, density and entropy all have closed forms:
-    one uniform draw gives one number. policy: [..., 2n], all a then all b, both at least 0.05.
+    one uniform draw gives one number. What falls within EDGE of a bound is the bound itself, so that nothing and everything can be
+    chosen; log_prob there is the logarithm of that mass. policy: [..., 2n], all a then all b, both at least 0.05. entropy is the
+    distribution's before this rounding.
     """
 
-    EDGE = 1e-6
+    EDGE = 1e-4
     low: Tensor
     high: Tensor
 
@@ -124,17 +133,22 @@ class BoundedHead(PolicyHead):
     def sample(self, policy: Tensor, seed: Tensor) -> Tensor:
         a, b = policy.chunk(2, -1)
         draw = uniform(seed[..., None], torch.arange(self.count, device=seed.device))
-        x = (1 - (1 - draw).pow(1 / b)).pow(1 / a).clamp(self.EDGE, 1 - self.EDGE)
+        x = (1 - (1 - draw).pow(1 / b)).pow(1 / a)
+        x = x.masked_fill(x < self.EDGE, 0.0).masked_fill(x > 1 - self.EDGE, 1.0)
         return (self.low + x * (self.high - self.low)).unflatten(-1, self.shape or (1,)).reshape(*seed.shape, *self.shape)
 
     def log_prob(self, policy: Tensor, action: Tensor) -> Tensor:
         a, b = policy.chunk(2, -1)
         span = self.high - self.low
-        x = ((action.reshape(*policy.shape[:-1], self.count) - self.low) / span).clamp(self.EDGE, 1 - self.EDGE)
-        log_x = x.log()
-        # log(1 - x^a) by expm1, exact near x = 1.
+        x = (action.reshape(*policy.shape[:-1], self.count) - self.low) / span
+        is_low, is_high = x < self.EDGE / 2, x > 1 - self.EDGE / 2
+        log_x = x.clamp(self.EDGE, 1 - self.EDGE).log()
+        # log(1 - x^a), by expm1: exact near x = 1.
         log_rest = (-torch.expm1(a * log_x)).clamp_min(1e-12).log()
-        return (a.log() + b.log() + (a - 1) * log_x + (b - 1) * log_rest - span.log()).sum(-1)
+        inside = a.log() + b.log() + (a - 1) * log_x + (b - 1) * log_rest - span.log()
+        # At the edges log_x is that of EDGE and of 1 - EDGE: F(EDGE) = 1 - (1 - x^a)^b, and 1 - F(1 - EDGE) = (1 - x^a)^b.
+        at_low = (-torch.expm1(b * log_rest)).clamp_min(1e-12).log()
+        return torch.where(is_low, at_low, torch.where(is_high, b * log_rest, inside)).sum(-1)
 
     def entropy(self, policy: Tensor) -> Tensor:
         a, b = policy.chunk(2, -1)

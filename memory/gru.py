@@ -91,7 +91,6 @@ class _GRUSequence(torch.autograd.Function):
         output = gates.new_empty(steps, rows, width)
         before = hidden
         forgets = _steps_with_a_reset(reset)
-        befores: list[Tensor] = []
         for t in range(steps):
             k = t if learns else 0
             if forgets[t]:
@@ -101,8 +100,6 @@ class _GRUSequence(torch.autograd.Function):
             torch.addmm(candidate_bias, before, weight_n, out=u)
             torch.addcmul(gates[t, :, 2 * width :], rz[:, :width], u, out=n).tanh_()
             torch.lerp(n, before, rz[:, width:], out=output[t])
-            if learns:
-                befores.append(before)
             before = output[t]
         if learns:
             ctx.save_for_backward(gate_rz, candidate, recurrent_n, weight, reset, hidden, output)
@@ -115,7 +112,7 @@ class _GRUSequence(torch.autograd.Function):
         gate_rz, candidate, recurrent_n, weight, reset, hidden, output = ctx.saved_tensors
         steps, rows, width = output.shape
         weight_rz, weight_n = weight[: 2 * width], weight[2 * width :]
-        grad_gates = torch.empty_like(gate_rz, memory_format=torch.contiguous_format).new_empty(steps, rows, 3 * width)
+        grad_gates = output.new_empty(steps, rows, 3 * width)
         grad_recurrent_n = torch.empty_like(candidate)
         before_all = torch.cat([hidden[None], output[:-1]])
         if any(ctx.forgets):

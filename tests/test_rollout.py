@@ -553,7 +553,6 @@ def test_figures_of_several_runners_are_weighed_by_their_steps():
     assert means(merge(tallies)) == {"reward": 1.0, "only_here": 1.0}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="rewards of unfinished trials are divided by finished ones")
 def test_a_trial_that_has_not_ended_does_not_count_in_the_return():
     # The finished trial earned 0 and 3; the first step of the next, -1 and 2, is left out.
     rollout, _, log, _ = play(IteratedDilemma(rounds=3), one_table(("me", "you"), 1), scripts(), seeds(1), 4)

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors import safe_open
 
 from launch import main
+from tests.games import SHAPES
 from training import recording
 from training.evaluate import evaluate
 from training.experiment import Experiment
@@ -23,7 +24,6 @@ from training.replay import replay
 from training.run import Run, Snapshot
 from training.settings import BadInput, override
 from training.statistics import bootstrap
-from tests.games import SHAPES
 
 
 def small_experiment(seed: int = 0) -> Experiment:

@@ -163,7 +163,16 @@ def command(*arguments: str, cwd: Path) -> list[str]:
 
 
 def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
-    arguments = ["train", "two_learners", "iterations=100000", "checkpoint_every=100000", "trials=8", "game.rounds=5", "--runs", str(tmp_path)]
+    arguments = [
+        "train",
+        "two_learners",
+        "iterations=100000",
+        "checkpoint_every=100000",
+        "trials=8",
+        "game.rounds=5",
+        "--runs",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(command(*arguments, cwd=tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     lines = []
@@ -176,7 +185,7 @@ def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
     took = time.monotonic() - begin
-    assert process.returncode == 130, lines + [rest]
+    assert process.returncode == 130, [*lines, rest]
     assert took < 5, f"{took:.1f} s"
     run = Run.open(next(tmp_path.iterdir()))
     assert f"train --resume {run.directory}" in rest
@@ -204,7 +213,15 @@ def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> Non
 
 
 def test_a_third_party_environment_trains_with_the_same_command(tmp_path: Path) -> None:
-    arguments = ["train", "two_learners", "game=pettingzoo:pettingzoo.classic.rps_v2", "game.limit=6", "trials=4", "iterations=2", "--evaluate"]
+    arguments = [
+        "train",
+        "two_learners",
+        "game=pettingzoo:pettingzoo.classic.rps_v2",
+        "game.limit=6",
+        "trials=4",
+        "iterations=2",
+        "--evaluate",
+    ]
     done = subprocess.run(command(*arguments, cwd=tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "learner_0 + learner_1" in done.stdout

@@ -63,15 +63,17 @@ class _Algorithm:
         for name in ("epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("learning_rate", "adam_epsilon", "max_gradient_norm", "reward_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number above 0")
+        for name in ("learning_rate", "final_learning_rate", "adam_epsilon", "max_gradient_norm", "reward_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; want a number above 0")
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number from 0 to 1")
-        for name in ("value_coefficient", "entropy_coefficient"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
+        for name in ("value_coefficient", "entropy_coefficient", "final_entropy_coefficient"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; want 0 or more")
         if self.advantages not in ("none", "centre", "standardise"):
             raise ValueError(f"advantages is {self.advantages!r}; want 'none', 'centre' or 'standardise'")
 
@@ -120,6 +122,11 @@ class PPO(_Algorithm):
     epochs: int = 2
     minibatches: int = 4
     clip: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip is {self.clip}; want a number above 0")
 
     def policy_loss(self, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
         return losses.ppo_policy_loss(log_prob, batch.log_prob, batch.advantage, self.clip)

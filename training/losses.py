@@ -46,7 +46,7 @@ def normalise(advantage: Float[Tensor, "N T"], kind: Int64[Tensor, "N"], how: st
     for value in kind.unique():
         rows = kind == value
         centred[rows] -= advantage[rows].mean()
-    return centred / (centred.std() + 1e-8) if how == "standardise" else centred
+    return centred / (centred.std(correction=0) + 1e-8) if how == "standardise" else centred
 
 
 def ppo_policy_loss(

@@ -30,9 +30,12 @@ def tally(rollout: Rollout, log: Step) -> Tally:
     sums: Tally = {}
     seating = rollout.seating
     kind_of_game = seating.kind.to(rollout.device)
-    trials = float(log.ended.sum()) or 1.0
+    # Only what belongs to a trial that was played to its end: the last one of a row may have been cut off.
+    whole = log.trial < log.ended.sum(0)
+    trials = float(log.ended.sum())
     for role in rollout.game.roles:
-        sums[f"return/{role.name}"] = (float(log.rewards[role.name].sum()) / role.seats, trials)
+        earned = log.rewards[role.name].sum(-1).masked_fill(~whole, 0.0)
+        sums[f"return/{role.name}"] = (float(earned.sum()) / role.seats, trials)
     for group, watched in zip(rollout.groups, rollout.watched, strict=True):
         if not watched:
             continue

@@ -6,6 +6,7 @@ The situations are the symbols of `envs.iterated_dilemma`: start, CC, CD, DC, DD
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,12 @@ class TableState(NamedTuple):
     clock: Int64[Tensor, "N"]
 
 
+@cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "5"]:
+    """Copied once: a copy to a GPU would make every later start wait."""
+    return torch.tensor(values, device=device)
+
+
 class _PlaysATable:
     def act(self, observation: Observation, state: TableState, reward: Tensor | None = None) -> tuple[Decision, TableState]:
         cooperates = state.cooperates.gather(1, observation["outcome"][:, None])[:, 0]
@@ -46,7 +53,7 @@ class Table(_PlaysATable):
             raise ValueError(f"cooperates is {self.cooperates}; want five probabilities, for {', '.join(SITUATIONS)}")
 
     def start(self, seeds: Int64[Tensor, "N"]) -> TableState:
-        cooperates = torch.tensor(self.cooperates, device=seeds.device).expand(len(seeds), 5)
+        cooperates = _on_device(self.cooperates, seeds.device).expand(len(seeds), 5)
         return TableState(cooperates, seeds, torch.zeros_like(seeds))
 
 

@@ -59,16 +59,16 @@ class Mixture:
             if len(pairing.seats) != seat_count(game):
                 raise ValueError(f"pairing {pairing.seats} has {len(pairing.seats)} seats; {type(game).__name__} has {seat_count(game)}")
             row = torch.tensor([occupants.index(name) for name in pairing.seats])
-            seats.append(row[_rotations(game, share)])
+            seats.append(row[_rotations(game, share, iteration)])
             kind.append(torch.full((share,), kinds.index(pairing.kind)))
         return Seating(occupants, torch.cat(seats), kinds, torch.cat(kind))
 
 
-def _rotations(game: Game, games: int) -> torch.Tensor:
+def _rotations(game: Game, games: int, first_turn: int) -> torch.Tensor:
     """[games, P]: from which place of the pairing each seat takes its name; every role turns by itself."""
     columns = []
     first = 0
-    turn = torch.arange(games)[:, None]
+    turn = torch.arange(first_turn, first_turn + games)[:, None]
     for role in game.roles:
         columns.append(first + (torch.arange(role.seats) + turn) % role.seats)
         first += role.seats

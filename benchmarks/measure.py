@@ -1,0 +1,27 @@
+"""Timing that a noisy machine cannot fool much: medians, and a verdict against a target."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+
+def seconds(work: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
+    """The median time of one call."""
+    for _ in range(warm_up):
+        work()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def verdict(what: str, value: float, target: float, unit: str, at_least: bool = True) -> bool:
+    """Prints a figure beside its target; says whether it was met."""
+    met = value >= target if at_least else value <= target
+    bound = f"{'at least' if at_least else 'at most'} {target:,.3g}"
+    print(f"{what}: {value:,.3g} {unit} (target: {bound}) {'ok' if met else 'MISSED'}", flush=True)
+    return met
