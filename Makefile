@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	$(BIN)/python launch.py train ipd_mixed_pool_quick --evaluate
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

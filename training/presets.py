@@ -32,7 +32,7 @@ def ipd_mixed_pool_quick() -> Experiment:
             # Defection pays at once, reciprocity later and only against some: without this much entropy at first, exploration dies out in
             # twenty iterations and what remains is always-defect.
             entropy_coefficient=0.3,
-            final_entropy_coefficient=0.02,
+            final_entropy_coefficient=0.1,
             # A co-player's answer comes within a few rounds. A short horizon lets its share of the return be heard above the noise.
             discount=0.9,
             trace=0.8,

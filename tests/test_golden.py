@@ -1,0 +1,52 @@
+"""Readable playthroughs of every game, and the settings, as files: a change shows up in review.
+
+Write them anew, on purpose, with COTERIE_WRITE_GOLDEN=1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs import GAMES
+from envs.face import make_game
+from training import tree
+from training.experiment import Experiment
+from training.population import co_player
+from training.rollout import Rollout
+from training.seating import one_table
+from training.settings import to_json
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def assert_golden(name: str, text: str) -> None:
+    file = GOLDEN / name
+    if os.environ.get("COTERIE_WRITE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert file.read_text() == text, f"{file.name} has changed; if that is meant, COTERIE_WRITE_GOLDEN=1 writes it anew"
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_playthrough(name: str) -> None:
+    """Tit-for-tat in the first seat, a coin in the second."""
+    game = make_game(name)
+    rollout = Rollout(
+        game, one_table(("tit_for_tat", "random"), 1), {n: co_player(n) for n in ("tit_for_tat", "random")}, watched=None, keeps_states=True
+    )
+    _, log = rollout.play(rollout.start(torch.tensor([1])), 8)
+    lines = [game.describe(game.start(torch.tensor([1])), 0).text]
+    for step in range(8):
+        lines.append(game.describe(tree.rows_of(log.game, step), 0).text)
+        seen = {field: values[step, 0].item() for field, values in log.observations[0].items()}
+        lines.append(f"    tit_for_tat saw {seen}")
+    assert_golden(f"{name}.txt", "\n".join(lines) + "\n")
+
+
+def test_the_settings_and_their_defaults() -> None:
+    assert_golden("settings.json", json.dumps(to_json(Experiment()), indent=1) + "\n")
