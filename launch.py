@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _complain(str(error))
     except BrokenPipeError:
+        # Whoever reads, `head` for one, has seen enough; what is still to be flushed has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}", code=1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def train(options: argparse.Namespace) -> int:
@@ -55,8 +63,9 @@ def train(options: argparse.Namespace) -> int:
     try:
         train_run(run, snapshot)
     except Stopped as stopped:
-        print(stopped)
-        return 130
+        print(stopped, flush=True)
+        # Ray's processes end with this one. Asking them first would take seconds that an impatient person does not have.
+        os._exit(130)
     except Failed as failure:
         return _complain(str(failure), code=1)
     if options.evaluate:
