@@ -99,7 +99,7 @@ def replay(options: argparse.Namespace) -> int:
     from training.run import Run
 
     run = Run.open(options.directory, trust=options.trust)
-    return 0 if replay_run(run, options.recording, options.trial, Console()) else 1
+    return 0 if replay_run(run, options.recording, options.trial, Console(), options.trust) else 1
 
 
 def list_names(options: argparse.Namespace) -> int:
@@ -117,6 +117,7 @@ def list_names(options: argparse.Namespace) -> int:
 
 
 def _experiment(options: argparse.Namespace) -> Any:
+    from training.occupants import check
     from training.presets import PRESETS
     from training.settings import BadInput, lookup, override
 
@@ -125,12 +126,7 @@ def _experiment(options: argparse.Namespace) -> Any:
     experiment = lookup(PRESETS, options.preset, "preset")()
     for assignment in options.settings:
         experiment = override(experiment, assignment)
-    try:
-        from training.occupants import check
-
-        check(experiment)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
+    check(experiment, evaluates=options.evaluate)
     return experiment
 
 

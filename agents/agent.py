@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from agents.encoders import encoder_of
 from agents.heads import head_of
 from agents.occupant import Decision
-from envs.chance import fold
+from envs.chance import Purpose, fold
 from envs.game import ACTION_MASK, Observation
 from memory.gru import GRUConfig
 from memory.memory import MemoryConfig
@@ -33,7 +33,10 @@ class AgentState(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """What the agent makes of a trajectory. policy: [B, T, Q], to be read by its head. value: [B, T]. state: after the last step."""
+    """What the agent makes of a trajectory.
+
+    policy: [B, T, Q], to be read by its head. value: [B, T]. memory: its state after the last step.
+    """
 
     policy: Float[Tensor, "B T Q"]
     value: Float[Tensor, "B T"]
@@ -121,8 +124,8 @@ class Agent(nn.Module):
         one_step = {name: value[:, None] for name, value in observation.items()}
         outlook = self(one_step, state.action[:, None], reward[:, None], state.memory, fresh[:, None])
         policy = outlook.policy[:, 0]
-        action = self.policy_head.sample(policy, fold(state.seed, state.clock))
-        decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], policy)
+        action = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
+        decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], self.policy_head.parameters_of(policy))
         return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
 
 

@@ -31,6 +31,8 @@ class Decision(NamedTuple):
 
 @runtime_checkable
 class Occupant(Protocol):
+    """A script may also say `reads = {field: number of symbols}`, so that a game that shows something else is refused at the start."""
+
     def start(self, seeds: Int64[Tensor, "N"]) -> State:
         """The state of N seats that have seen nothing. seeds: the luck of each, all that its chance may depend on."""
 

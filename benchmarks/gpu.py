@@ -54,12 +54,13 @@ def main() -> None:
             captured.play(start)
             finished()
 
-        agent_steps = 2 * games * experiment.steps
+        # Steps of learners; the scripted seats, a third, come on top.
+        agent_steps = int((seating.seats < len(trainer.agents)).sum()) * experiment.steps
         plainly, replaying = seconds(plain, options.repeats), seconds(replayed, options.repeats)
         after, log = captured.play(start)
         lived = trajectories(rollout, start, log, after)
     how = "in a CUDA graph" if options.device == "cuda" else "on fixed tensors"
-    print(f"rollout step by step: {agent_steps / plainly:,.0f} agent steps/s; {how}: {agent_steps / replaying:,.0f}")
+    print(f"rollout step by step: {agent_steps / plainly:,.0f} learners' steps/s; {how}: {agent_steps / replaying:,.0f}")
 
     def learn() -> None:
         for learner, agent in trainer.agents.items():
@@ -69,7 +70,7 @@ def main() -> None:
     learned = sum(rows.reward.numel() for rows in lived.values())
     learning = seconds(learn, options.repeats)
     print(f"update (two epochs): {learned / learning:,.0f} learners' steps/s")
-    print(f"rollout and update: {agent_steps / (replaying + learning):,.0f} agent steps/s")
+    print(f"rollout and update: {agent_steps / (replaying + learning):,.0f} learners' steps/s")
     if options.device == "cuda":
         print(f"peak memory on the GPU: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
 

@@ -24,7 +24,6 @@ class Purpose(IntEnum):
     ACTION = 4
     NOISE = 5
     CONTINUE = 6
-    START = 7
     PARAMETERS = 8
     MINIBATCH = 9
     EVALUATION = 10

@@ -118,6 +118,10 @@ class ThirdPartyGame:
         after = ThirdPartyState(state.seed, state.step + 1, state.copy, *self._gather(observations))
         return after, Turn(rewards, torch.tensor(over), {})
 
+    def release(self, state: ThirdPartyState) -> None:
+        """Nobody will step this state any more: its copies may be used again."""
+        self._idle.extend(number for number in state.copy.tolist() if number not in self._idle)
+
     def describe(self, state: ThirdPartyState, index: int) -> Scene:
         lines = [f"step {int(state.step[index])}"]
         for role, fields in state.observation.items():
@@ -203,7 +207,7 @@ def _field(observation: Any, field: str, space: gym.Space[Any]) -> NDArray[Any]:
 
 
 def _action(value: Any, space: gym.Space[Any]) -> Any:
-    return int(value) if isinstance(space, gym.spaces.Discrete) else np.asarray(value, dtype=space.dtype)
+    return int(value) if isinstance(space, gym.spaces.Discrete) else np.array(value, dtype=space.dtype)
 
 
 def _check(module: str, environment: Any) -> None:

@@ -73,16 +73,18 @@ def gru_sequence(
     Differentiable once, in gates, hidden, weight and candidate_bias. Autograd through a loop of small operations costs more than the
     operations; so the backward pass is written out, and the weights' gradient is one matrix product over all steps.
     """
-    hidden_sequence: Tensor = _GRUSequence.apply(gates, hidden, reset, weight, candidate_bias)
+    hidden_sequence: Tensor = _GRUSequence.apply(gates, hidden, reset, weight, candidate_bias, torch.is_grad_enabled())
     return hidden_sequence
 
 
 class _GRUSequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, hidden: Tensor, reset: Tensor, weight: Tensor, candidate_bias: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, gates: Tensor, hidden: Tensor, reset: Tensor, weight: Tensor, candidate_bias: Tensor, grad_enabled: bool
+    ) -> Tensor:
         steps, rows, width = gates.shape[0], gates.shape[1], hidden.shape[1]
         weight_rz, weight_n = weight[: 2 * width].T, weight[2 * width :].T
-        learns = any(ctx.needs_input_grad)
+        learns = grad_enabled and any(ctx.needs_input_grad)
         # When nothing is to be learned, one step's workspace serves all.
         kept = steps if learns else 1
         gate_rz = gates.new_empty(kept, rows, 2 * width)
@@ -137,7 +139,7 @@ class _GRUSequence(torch.autograd.Function):
         grad_weight = torch.empty_like(weight)
         torch.mm(grad_gates.reshape(-1, 3 * width)[:, : 2 * width].T, flat_before, out=grad_weight[: 2 * width])
         torch.mm(flat_recurrent_n.T, flat_before, out=grad_weight[2 * width :])
-        return grad_gates, grad_hidden, None, grad_weight, flat_recurrent_n.sum(0)
+        return grad_gates, grad_hidden, None, grad_weight, flat_recurrent_n.sum(0), None
 
 
 def _steps_with_a_reset(reset: Bool[Tensor, "T B"]) -> list[bool]:

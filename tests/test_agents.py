@@ -415,7 +415,7 @@ def test_the_recorded_log_probability_is_that_of_the_action_taken():
     agent = build("gru", *TABLES["discrete, masked"])
     observation, reward = experience(MASKED, 50, 6)
     played, _ = play(agent, observation, reward, seeds(50))
-    torch.testing.assert_close(played.log_prob, played.policy.gather(-1, played.action[..., None])[..., 0])
+    torch.testing.assert_close(played.log_prob.exp(), played.policy.gather(-1, played.action[..., None])[..., 0])
     assert observation[ACTION_MASK].gather(-1, played.action[..., None]).eq(1).all()
     assert observation[ACTION_MASK].eq(0).any()
 
@@ -538,10 +538,11 @@ def test_an_agent_acts_with_the_luck_of_its_seed_and_clock():
     head = CategoricalHead([2], [0], 1, single=True)
     agent = AgentConfig(GRUConfig(4)).build(spaces.Dict({"symbol": spaces.Discrete(5)}), spaces.Discrete(2), 9)
     decision, _ = agent.act({"symbol": torch.zeros(100, dtype=torch.int64)}, agent.start(seeds(100)))
-    draws = uniform(fold(seeds(100), 0))
+    luck = fold(seeds(100), Purpose.ACTION, 0)
+    draws = uniform(luck)
     far = (draws - 0.5).abs() > 0.1
     assert torch.equal(decision.action[far], (draws > 0.5).long()[far])
-    assert torch.equal(head.sample(decision.policy, fold(seeds(100), 0)), decision.action)
+    assert torch.equal(head.sample(decision.policy.log(), luck), decision.action)
 
 
 @pytest.mark.parametrize(

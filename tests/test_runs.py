@@ -22,8 +22,9 @@ from training.plain import PlainTrainer
 from training.population import co_player, load_agent, space_from_json, space_to_json
 from training.replay import replay
 from training.run import Run, Snapshot
+from training.schemes.self_play import independent
 from training.settings import BadInput, override
-from training.statistics import bootstrap
+from training.statistics import bootstrap, mean_of, resampled_means
 
 
 def small_experiment(seed: int = 0) -> Experiment:
@@ -175,12 +176,12 @@ def test_several_runs_are_seeds(run: Run, tmp_path: Path) -> None:
     other.save_checkpoint(snapshot_of(trainer), 0.0)
     results = evaluate([run, other], trials=8, record=0)
     assert results["scenarios"][0]["figures"]["reward"]["seeds"] == 2
-    assert results["scenarios"][0]["figures"]["reward"]["trials"] == 16
+    assert results["scenarios"][0]["figures"]["reward"]["trials"] == 8
 
 
 def test_runs_of_different_games_do_not_go_together(run: Run, tmp_path: Path) -> None:
     other = Run.create(override(small_experiment(), "game.rounds=9"), tmp_path / "runs")
-    with pytest.raises(BadInput, match="plays another game"):
+    with pytest.raises(BadInput, match="has other settings"):
         evaluate([run, other])
 
 
@@ -245,14 +246,69 @@ def test_bootstrap_intervals_cover_what_they_say() -> None:
     generator = np.random.default_rng(1)
     held = 0
     for _ in range(200):
-        interval = bootstrap([generator.exponential(2.0, size=60)], resamples=400)
+        interval = bootstrap(generator.exponential(2.0, size=(1, 60)), resamples=400)
         held += interval.low <= 2.0 <= interval.high
     assert 178 <= held <= 198
 
 
 def test_seeds_widen_an_interval_that_trials_alone_make_narrow() -> None:
-    by_seed = [np.full(50, level) for level in (0.0, 1.0, 2.0, 3.0)]
+    by_seed = np.repeat([[0.0], [1.0], [2.0], [3.0]], 50, axis=1)
     interval = bootstrap(by_seed)
     assert interval.mean == 1.5
     assert interval.high - interval.low > 1.0
-    assert bootstrap([np.full(50, 1.0)]).high == 1.0
+    assert bootstrap(np.full((1, 50), 1.0)).high == 1.0
+
+
+def test_intervals_over_seeds_that_share_their_luck_cover_what_they_say() -> None:
+    """A trial's luck moves every seed alike; resampling it apart for each seed would make the interval a third too short."""
+    generator = np.random.default_rng(2)
+    held = 0
+    for _ in range(200):
+        luck, skill = generator.normal(size=40), generator.normal(size=(8, 1)) * 0.1
+        held += (interval := bootstrap(luck[None] + skill, resamples=300)).low <= 0.0 <= interval.high
+    assert 176 <= held <= 198
+
+
+def test_steps_after_a_trials_end_do_not_count() -> None:
+    values = np.array([[[1.0, 1.0], [1.0, np.nan], [1.0, np.nan]]])
+    assert np.nanmin(resampled_means(values, 50)) == 1.0
+    assert mean_of(values, 1).tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("place", ["agent", "game", "scheme"])
+def test_no_file_imports_a_module_by_naming_it_anywhere(run: Run, place: str) -> None:
+    about = json.loads((run.directory / "experiment.json").read_text())
+    about["experiment"][place] = {"type": "envs.third_party:ThirdPartyGame", "module": "antigravity", "limit": 5}
+    (run.directory / "experiment.json").write_text(json.dumps(about))
+    with pytest.raises(BadInput, match="wants to import 'antigravity'"):
+        Run.open(run.directory)
+    folder = run.directory / "population" / "learner_0"
+    described = json.loads((folder / "agent.json").read_text())
+    described["agent"] = about["experiment"][place]
+    (folder / "agent.json").write_text(json.dumps(described))
+    with pytest.raises(BadInput, match="wants to import 'antigravity'"):
+        load_agent(folder)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "a/b", "", "tit_for_tat"])
+def test_a_learners_name_is_no_path_and_no_co_players(run: Run, name: str) -> None:
+    about = json.loads((run.directory / "experiment.json").read_text())
+    about["experiment"]["scheme"]["names"][0] = name
+    (run.directory / "experiment.json").write_text(json.dumps(about))
+    with pytest.raises(BadInput, match="want letters, digits"):
+        Run.open(run.directory)
+
+
+def test_a_third_party_games_recording_replays_and_its_copies_do_not_pile_up(tmp_path: Path) -> None:
+    experiment = Experiment(preset="rps", scheme=independent(), trials=4, suite="together")
+    for assignment in ("game=pettingzoo:pettingzoo.classic.rps_v2", "game.limit=7", "agent.memory.width=8"):
+        experiment = override(experiment, assignment)
+    trainer = PlainTrainer(experiment, {})
+    for _ in range(4):
+        trainer.train()
+    assert len(experiment.game._live) <= 8
+    made = Run.create(experiment, tmp_path)
+    made.save_checkpoint(snapshot_of(trainer), 0.0)
+    evaluate([made], trials=6, record=3)
+    screen = io.StringIO()
+    assert replay(made, None, 1, Console(file=screen)), screen.getvalue()

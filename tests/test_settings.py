@@ -28,7 +28,7 @@ def test_an_experiment_survives_json(preset: str) -> None:
 
 @every_preset
 def test_a_preset_learns_for_two_updates(preset: str) -> None:
-    experiment = override(override(load(PRESETS[preset])(), "trials=6"), "game.rounds=5")
+    experiment = override(override(load(PRESETS[preset])(), "trials=12"), "game.rounds=5")
     trainer = PlainTrainer(experiment, {name: co_player(name) for name in experiment.scheme.co_players(experiment.game)})
     trainer.train()
     trainer.train()
@@ -113,7 +113,13 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["train", "two_learners", "device=gpu"], ["device is 'gpu'", "'cpu' or 'cuda'"]),
     (["train", "two_learners", "game=pettingzoo:no.such_module"], ["'no.such_module'", "cannot be imported"]),
     (["train", "two_learners", "game=pettingzoo:json"], ["'json' has no parallel_env"]),
-    (["train", "ipd_mixed_pool_quick", "game=pettingzoo:pettingzoo.classic.rps_v2"], ["'random_table' cannot play this game"]),
+    (["train", "ipd_mixed_pool_quick", "game=pettingzoo:pettingzoo.classic.rps_v2"], ["'random_table' cannot play this game", "outcome"]),
+    (["train", "ipd_mixed_pool_quick", "trials=4"], ["trials is 4", "too few for 4 minibatches"]),
+    (["train", "two_learners", "trials=9", "learners=4"], ["trials is 9", "learner processes"]),
+    (["train", "two_learners", "suite=nonsense"], ["no suite is called 'nonsense'", "ipd_classics"]),
+    (["train", "ipd_mixed_pool_quick", "game=matching_pennies", "--evaluate"], ["suite 'ipd_classics' is for"]),
+    (["train", "two_learners", "preset=../outside"], ["preset is '../outside'"]),
+    (["train", "two_learners", "algorithm.clip=-1"], ["clip is -1"]),
     (
         [
             "train",

@@ -1,7 +1,7 @@
 """The C library's allocator, told to keep what is freed.
 
 Rollouts and updates allocate the same large tensors over and over. glibc hands each back to the kernel, which zeroes its pages anew the
-next time: about half the time of training a GRU on two cores went there (`benchmarks/` measures it).
+next time: about half the time of training a GRU on two cores went there (docs/log.md).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Board:
     def hyper_parameters(self, experiment: Any, results: Mapping[str, float]) -> None:
         """For TensorBoard's HPARAMS page: one point per run."""
         flat = {key: value if isinstance(value, (int, float, bool)) else str(value) for key, value in _flat(to_json(experiment)).items()}
-        self._writer.add_hparams(flat, dict(results), run_name=".")
+        self._writer.add_hparams(flat, {f"final/{name}": value for name, value in results.items()}, run_name=".")
 
     def curves(self, tag: str, curves: Mapping[str, Mapping[str, Array]], label: str, step: int = 0) -> None:
         """One panel per scenario. curves: {panel: {line: [T, 3] mean, low, high}}. label: what the vertical axis shows."""
@@ -49,7 +49,7 @@ class Board:
         for axis, (panel, lines) in zip(axes.flat, curves.items(), strict=False):
             for name, curve in lines.items():
                 time = np.arange(1, len(curve) + 1)
-                axis.plot(time, curve[:, 0], label=name)
+                axis.plot(time, curve[:, 0], label=_plain(name))
                 axis.fill_between(time, curve[:, 1], curve[:, 2], alpha=0.25, linewidth=0)
             axis.set_title(_plain(panel), fontsize=10)
             axis.grid(alpha=0.3)
@@ -58,7 +58,7 @@ class Board:
         for axis in axes[-1]:
             axis.set_xlabel("step of the trial")
         for axis in axes[:, 0]:
-            axis.set_ylabel(label)
+            axis.set_ylabel(_plain(label))
         axes.flat[0].legend(fontsize=8)
         self._writer.add_figure(tag, figure, step)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +18,13 @@ from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
 from envs.game import role_of_seat
 from training import recording
+from training.experiment import Experiment
 from training.population import co_player
 from training.rollout import Rollout, Step
 from training.run import Run
 from training.seating import one_table
 from training.settings import BadInput, lookup
-from training.statistics import Interval, bootstrap, resampled_means
+from training.statistics import Interval, bootstrap, mean_of, resampled_means
 from training.suites import FOCAL, SUITES, Scenario, Suite
 
 Array = NDArray[Any]
@@ -43,11 +46,11 @@ def evaluate(runs: list[Run], suite_name: str | None = None, trials: int | None 
     Runs are taken as seeds of one experiment. Returns what results.json holds for this suite.
     """
     first = runs[0].experiment
-    for run in runs[1:]:
-        if (run.experiment.game, run.experiment.scheme) != (first.game, first.scheme):
-            raise BadInput(
-                f"{run.directory} plays another game or scheme than {runs[0].directory}; only seeds of one experiment go together"
-            )
+    for number, run in enumerate(runs):
+        if _apart_from_seed(run.experiment) != _apart_from_seed(first):
+            raise BadInput(f"{run.directory} has other settings than {runs[0].directory}; only seeds of one experiment go together")
+        if run.experiment.seed in [other.experiment.seed for other in runs[:number]]:
+            raise BadInput(f"{run.directory} has seed {run.experiment.seed}, as another run has; only different seeds tell about seeds")
     suite = find_suite(suite_name or first.suite, runs[0])
     trials = trials or suite.trials
     by_agent: dict[tuple[str, str], list[Outcome]] = {}
@@ -68,6 +71,11 @@ def evaluate(runs: list[Run], suite_name: str | None = None, trials: int | None 
     return results
 
 
+def _apart_from_seed(experiment: Experiment) -> Experiment:
+    """What makes two runs the same experiment: all that decides what is learned, save luck."""
+    return replace(experiment, seed=0, runners=0, learners=0, device="cpu", checkpoint_every=1, suite="")
+
+
 def find_suite(name: str, run: Run) -> Suite:
     suite: Suite = lookup(SUITES, name, "suite")(run.experiment)
     suite.check_fits(run.experiment.game)
@@ -86,7 +94,8 @@ def play_suite(run: Run, suite: Suite, trials: int, record: int) -> list[Outcome
             names = tuple(agent if name == FOCAL else name for name in scenario.seats)
             occupants = {name: agents[name] if name in agents else co_player(name) for name in names}
             rollout = Rollout(run.experiment.game, one_table(names, trials), occupants, episodes=run.experiment.episodes)
-            _, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
+            after, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
+            rollout.finish(after)
             for name in dict.fromkeys([agent] if agent else names):
                 seats = [seat for seat, sitter in enumerate(names) if sitter == name]
                 outcomes.append(Outcome(name, scenario.name, figures_of(run, log, seats)))
@@ -122,9 +131,10 @@ def summarise(outcomes: list[Outcome]) -> dict[str, Any]:
     """One row of the results: intervals of every figure, and its curve over the steps of a trial."""
     row: dict[str, Any] = {"agent": outcomes[0].agent, "scenario": outcomes[0].scenario, "figures": {}, "curves": {}}
     for name in outcomes[0].figures:
-        per_trial = [np.nanmean(outcome.figures[name], axis=1) for outcome in outcomes]
-        row["figures"][name] = bootstrap(per_trial)._asdict()
-        row["curves"][name] = np.nanmean(np.stack([np.nanmean(outcome.figures[name], axis=0) for outcome in outcomes]), axis=0).tolist()
+        # [S, n, T]: seeds, trials, steps.
+        values = np.stack([outcome.figures[name] for outcome in outcomes]).astype(float)
+        row["figures"][name] = _without_nan(bootstrap(mean_of(values, 2))._asdict())
+        row["curves"][name] = _without_nan(mean_of(mean_of(values, 1), 0).tolist())
     return row
 
 
@@ -142,13 +152,22 @@ def as_grids(results: Mapping[str, Any]) -> list[Grid]:
         )
         grid.add_column("against")
         for name in names:
-            grid.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+            grid.add_column(Text(name.replace("_", " ")), justify="right", no_wrap=True)
         for row in results["scenarios"]:
             if row["agent"] == agent:
-                cells = [str(Interval(**row["figures"][name])) for name in names]
+                cells = ["-" if row["figures"][name]["mean"] is None else str(Interval(**row["figures"][name])) for name in names]
                 grid.add_row(*[Text(cell) for cell in (row["scenario"], *cells)])
         grids.append(grid)
     return grids
+
+
+def _without_nan(values: Any) -> Any:
+    """JSON has no NaN: nothing there is null."""
+    if isinstance(values, dict):
+        return {key: _without_nan(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_without_nan(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def _reward(game: Any, log: Step, seat: int) -> torch.Tensor:
@@ -157,7 +176,7 @@ def _reward(game: Any, log: Step, seat: int) -> torch.Tensor:
 
 
 def _file_name(suite: Suite, scenario: Scenario, agent: str) -> str:
-    parts = [suite.name, scenario.name.replace(" ", "").replace("/", "-"), *([agent] if agent else [])]
+    parts = [suite.name, scenario.name.replace(" ", ""), *([agent] if agent else [])]
     return "-".join(parts) + ".safetensors"
 
 
@@ -169,9 +188,9 @@ def _show_on_board(run: Run, suite: Suite, by_agent: Mapping[tuple[str, str], li
     for figure in figures:
         curves: dict[str, dict[str, Array]] = {}
         for (agent, scenario), outcomes in by_agent.items():
-            means = resampled_means([np.nan_to_num(outcome.figures[figure]) for outcome in outcomes], 500)
-            middle = np.nanmean(np.stack([np.nanmean(outcome.figures[figure], axis=0) for outcome in outcomes]), axis=0)
-            low, high = np.percentile(means, [2.5, 97.5], axis=0)
-            curves.setdefault(scenario, {})[agent] = np.stack([middle, low, high], 1)
+            values = np.stack([outcome.figures[figure] for outcome in outcomes]).astype(float)
+            # Late steps that only few trials reach may be missing from a resample; where they are, the band is not drawn.
+            low, high = np.percentile(resampled_means(values, 500), [2.5, 97.5], axis=0)
+            curves.setdefault(scenario, {})[agent] = np.stack([mean_of(mean_of(values, 1), 0), low, high], 1)
         board.curves(f"evaluation/{suite.name}/{figure}", curves, figure)
     board.close()

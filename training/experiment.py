@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Experiment:
     suite: str = "ipd_classics"
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.preset):
+            raise ValueError(f"preset is {self.preset!r}; want letters, digits, _ and - (a directory is named so)")
         for name in ("episodes", "trials", "iterations", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")

@@ -45,6 +45,8 @@ class CapturedRollout:
     @torch.no_grad()
     def _advance(self) -> None:
         after, step = self.rollout.step(self._table)
+        # A state may hand one of its tensors on under another name: none may be overwritten before all are read.
+        after = tree.map_leaves(torch.clone, after)
         tree.map_leaves(lambda kept, leaf: kept.index_copy_(0, self._clock, leaf[None]), self._log, step)
         tree.map_leaves(lambda kept, leaf: kept.copy_(leaf), self._table, after)
         self._clock.add_(1)

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import gymnasium as gym
+import torch
+
 from agents.agent import Agent
-from agents.heads import head_of
+from envs.game import Role
+from envs.third_party import ThirdPartyGame
 from training.experiment import Experiment
 from training.population import co_player
-from training.settings import BadInput
+from training.settings import BadInput, lookup
+from training.suites import SUITES
 
 
-def check(experiment: Experiment) -> None:
-    """Raises BadInput where seats, spaces or names do not fit together."""
-    import torch
-
+def check(experiment: Experiment, evaluates: bool = False) -> None:
+    """Raises BadInput where seats, spaces, names, suite or sizes do not fit together. evaluates: whether the suite will be played."""
+    if experiment.device == "cuda":
+        if not torch.cuda.is_available():
+            raise BadInput("device is 'cuda', but PyTorch finds no GPU here; want 'cpu'")
+        if isinstance(experiment.game, ThirdPartyGame):
+            raise BadInput("device is 'cuda', but a third-party game plays on a CPU; want 'cpu'")
+    suite = lookup(SUITES, experiment.suite, "suite")
+    if evaluates:
+        suite(experiment).check_fits(experiment.game)
     try:
         roles = experiment.roles()
-        for name in experiment.scheme.learners(experiment.game):
-            head_of(roles[name].action_space, 1)
-        agents = experiment.build_learners()
+        experiment.build_learners()
     except ValueError as error:
         raise BadInput(str(error)) from error
-    if experiment.device == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device is 'cuda', but PyTorch finds no GPU here; want 'cpu'")
-    del agents
-    seeds = torch.arange(1)
-    state = experiment.game.start(seeds)
-    observed = experiment.game.observe(state)
     for name in experiment.scheme.co_players(experiment.game):
-        occupant, role = co_player(name), roles[name]
-        if isinstance(occupant, Agent):
-            spaces = (occupant.observation_space, occupant.action_space)
-            if spaces != (role.observation_space, role.action_space):
-                raise BadInput(
-                    f"agent {name} sees {spaces[0]} and acts in {spaces[1]}; the game has {role.observation_space} and {role.action_space}"
-                )
-            continue
-        seen = {field: value[:, 0] for field, value in observed[role.name].items()}
-        try:
-            occupant.act(seen, occupant.start(seeds), torch.zeros(1))
-        except (KeyError, RuntimeError, IndexError) as error:
+        _check_co_player(name, co_player(name), roles[name])
+    _check_sizes(experiment)
+
+
+def _check_co_player(name: str, occupant: Any, role: Role) -> None:
+    if isinstance(occupant, Agent):
+        for kind in ("observation_space", "action_space"):
+            own, the_games = getattr(occupant, kind), getattr(role, kind)
+            if own != the_games:
+                raise BadInput(f"agent {name} has {kind} {own}; the game has {the_games}")
+        return
+    # Scripts say what they read, as {field: number of symbols}, and how many actions they know.
+    for field, symbols in getattr(occupant, "reads", {}).items():
+        space = role.observation_space.spaces.get(field)
+        if not isinstance(space, gym.spaces.Discrete) or space.n != symbols:
+            shown = role.observation_space
+            raise BadInput(f"{name!r} cannot play this game: it reads {field} as {symbols} symbols; the game shows {shown}")
+
+
+def _check_sizes(experiment: Experiment) -> None:
+    """Every learner process must make every update, and an update needs a row."""
+    seating = experiment.scheme.seat(experiment.game, experiment.trials, 0)
+    processes = max(1, experiment.learners)
+    for index, name in enumerate(seating.occupants):
+        rows = int((seating.seats == index).sum())
+        share = rows - (processes - 1) * -(-rows // processes)
+        if name in experiment.scheme.learners(experiment.game) and share < experiment.algorithm.minibatches:
             raise BadInput(
-                f"co-player {name!r} cannot play this game: it sees {', '.join(seen)} ({type(error).__name__}: {error})"
-            ) from error
+                f"trials is {experiment.trials}: {name} plays {rows} of them, too few for {experiment.algorithm.minibatches} minibatches"
+                + (f" in each of {processes} learner processes" if processes > 1 else "")
+                + "; want more trials or fewer algorithm.minibatches"
+            )

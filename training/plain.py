@@ -70,4 +70,6 @@ def collect(
     seeds = seeds_of(experiment.seed, Purpose.TRIAL, len(seating.kind), iteration, first=first, device=experiment.device)
     before = rollout.start(seeds)
     after, log = rollout.play(before, experiment.steps)
-    return trajectories(rollout, before, log, after), log, rollout
+    lived = trajectories(rollout, before, log, after)
+    rollout.finish(after)
+    return lived, log, rollout

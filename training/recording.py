@@ -6,6 +6,7 @@ rewards, measures, the game's state after each step). Header: the game, the seat
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ class Comparison(NamedTuple):
 
 def play(game: Game, seating: Seating, occupants: Mapping[str, Occupant], seeds: Tensor, episodes: int = 1) -> tuple[Rollout, Step]:
     """Whole trials with everything kept."""
-    rollout = Rollout(game, seating, occupants, episodes=episodes, watched=None, keeps_states=True)
+    # A game of its own: whatever it counts, it counts from the start, now and when this is played again.
+    rollout = Rollout(dataclasses.replace(game), seating, occupants, episodes=episodes, watched=None, keeps_states=True)  # type: ignore[type-var]
     _, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
     return rollout, log
 
@@ -89,7 +91,7 @@ def load(path: Path) -> Recording:
     return Recording(about, tensors)
 
 
-def replay(recording: Recording, run_directory: Path) -> tuple[Rollout, Step]:
+def replay(recording: Recording, run_directory: Path, trust: bool = False) -> tuple[Rollout, Step]:
     """Plays the recorded trials again, with the run's agents. Raises BadInput where an agent is not the one that was recorded."""
     about = recording.about
     occupants: dict[str, Occupant] = {}
@@ -100,14 +102,14 @@ def replay(recording: Recording, run_directory: Path) -> tuple[Rollout, Step]:
             occupants[name] = co_player(who["co_player"])
         else:
             raise BadInput(f"the recording names co-player {who.get('co_player')!r}; {nearest(str(who.get('co_player')), CO_PLAYERS)}")
-    game = from_json(about["game"])
+    game = from_json(about["game"], trust)
     if not isinstance(game, Game):
         raise BadInput("the recording is damaged: it does not hold a game")
     try:
         seats = torch.tensor(about["seats"], dtype=torch.int64)
         seating = Seating(tuple(about["occupants"]), seats, ("recorded",), torch.zeros(len(seats), dtype=torch.int64))
         return play(game, seating, occupants, recording.tensors["seeds"], about["episodes"])
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise BadInput(f"the recording is damaged: {error}") from error
 
 

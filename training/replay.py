@@ -21,14 +21,14 @@ from training.settings import BadInput, nearest
 STRIP_COLUMNS, FRAME = 10, 96
 
 
-def replay(run: Run, name: str | None, trial: int, console: Console) -> bool:
+def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool = False) -> bool:
     """Says whether the replayed trials were the recorded ones. name: of a file in the run's episodes/, without its ending."""
     path = find(run, name)
     recorded = recording.load(path)
     trials = len(recorded.tensors["seeds"])
     if not 0 <= trial < trials:
         raise BadInput(f"trial {trial}; {path.name} holds trials 0 to {trials - 1}")
-    rollout, log = recording.replay(recorded, run.directory)
+    rollout, log = recording.replay(recorded, run.directory, trust)
     comparison = recording.compare(recorded, log)
     rows = table_of(rollout, log, trial)
     for row in rows:
@@ -70,10 +70,8 @@ def table_of(rollout: Rollout, log: Step, trial: int) -> list[list[str]]:
             for row in (group.games == trial).nonzero()[:, 0].tolist():
                 words = []
                 if decision.policy is not None:
-                    policy = decision.policy[step, row]
-                    # Learners keep log-probabilities of choices; scripts keep probabilities.
-                    shown = policy.exp() if decision.value is not None and bool((policy <= 0).all()) else policy
-                    words.append("p " + " ".join(f"{value:.2f}" for value in shown.flatten().tolist()[:8]))
+                    shown = decision.policy[step, row].flatten().tolist()[:8]
+                    words.append("p " + " ".join(f"{value:.2f}" for value in shown))
                 if decision.value is not None:
                     words.append(f"value {decision.value[step, row].item():.2f}")
                 if words:

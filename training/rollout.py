@@ -145,6 +145,12 @@ class Rollout:
         after = table._replace(game=game, fresh=ended, reward=turn.rewards, states=tuple(states))
         return self._go_on(after, turn.over, ended), step
 
+    def finish(self, table: Table) -> None:
+        """Nobody will play on from this table. Games that hold on to more than their state let go of it."""
+        release = getattr(self.game, "release", None)
+        if release is not None:
+            release(table.game)
+
     def value_ahead(self, table: Table, group: int) -> Float[Tensor, "N"]:
         """What a group's occupant expects from here on, [N]; 0 where a fresh trial begins. The table stays as it is."""
         seen, reward = self._perceive(self.groups[group], self.game.observe(table.game), table.reward)

@@ -87,10 +87,7 @@ class Run:
             raise BadInput(f"{file} is damaged: {error}") from error
         if found != FORMAT:
             raise BadInput(f"{file} has format {found}; this version reads format {FORMAT}")
-        module = _module_of(about)
-        if module and module.split(".")[0] != "pettingzoo" and not trust:
-            raise BadInput(f"{file} wants to import {module!r}, which is not PettingZoo's; say --trust if you know it")
-        experiment = from_json(about.get("experiment"))
+        experiment = from_json(about.get("experiment"), trust)
         if not isinstance(experiment, Experiment):
             raise BadInput(f"{file} is damaged: it does not hold an experiment")
         return cls(directory, experiment)
@@ -202,11 +199,6 @@ def _score_of(file: Path) -> float:
             return float(json.loads((opened.metadata() or {})["coterie"])["score"])
     except (safetensors.SafetensorError, KeyError, ValueError, OSError):
         return float("-inf")
-
-
-def _module_of(about: dict[str, Any]) -> str | None:
-    game = (about.get("experiment") or {}).get("game") or {}
-    return str(game.get("module")) if "third_party" in str(game.get("type")) else None
 
 
 def _runs_near(directory: Path) -> str:

@@ -67,14 +67,17 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def from_json(data: Any) -> Any:
-    """The value that `to_json` wrote (lists come back as tuples). Raises BadInput on an unknown type, field or value."""
+def from_json(data: Any, trust: bool = False) -> Any:
+    """The value that `to_json` wrote (lists come back as tuples). Raises BadInput on an unknown type, field or value.
+
+    trust: whether a third-party game's module may be imported because the data names it. PettingZoo's own always may.
+    """
     if isinstance(data, list):
-        return tuple(from_json(item) for item in data)
+        return tuple(from_json(item, trust) for item in data)
     if not isinstance(data, dict):
         return data
     if "type" not in data:
-        return {key: from_json(item) for key, item in data.items()}
+        return {key: from_json(item, trust) for key, item in data.items()}
     path = str(data["type"])
     module, _, name = path.partition(":")
     if module not in _OUR_MODULES:
@@ -82,7 +85,9 @@ def from_json(data: Any) -> Any:
     kind = getattr(importlib.import_module(module), name, None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise BadInput(f"settings of type {path!r} do not exist in this version")
-    fields = {key: from_json(item) for key, item in data.items() if key != "type"}
+    fields = {key: from_json(item, trust) for key, item in data.items() if key != "type"}
+    if module == "envs.third_party" and not trust and str(fields.get("module")).split(".")[0] != "pettingzoo":
+        raise BadInput(f"the file wants to import {fields.get('module')!r}, which is not PettingZoo's; say --trust if you know it")
     return build(kind, fields, name)
 
 

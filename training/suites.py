@@ -49,7 +49,10 @@ class Suite:
 
 
 def ipd_classics(experiment: Experiment) -> Suite:
-    """Strategies of the literature that no preset trains against, and random tables with luck that no run trains on."""
+    """Strategies of the literature that no preset trains against, and random tables with luck that no run trains on.
+
+    Extortion is defined by payoffs, and so only part of it where they are the default ones.
+    """
     game = experiment.game
     if not isinstance(game, IteratedDilemma) or game.actions != ("cooperate", "defect") or not game.is_symmetric:
         raise BadInput("suite 'ipd_classics' is for iterated dilemmas with the actions cooperate and defect; try --suite together")
@@ -63,7 +66,8 @@ def ipd_classics(experiment: Experiment) -> Suite:
         "extortion",
         "random",
     )
-    scenarios = [Scenario(name, (FOCAL, name)) for name in names]
+    is_default = game.payoffs == IteratedDilemma().payoffs
+    scenarios = [Scenario(name, (FOCAL, name)) for name in names if name != "extortion" or is_default]
     return Suite("ipd_classics", 1, (*scenarios, Scenario("unseen_tables", (FOCAL, "random_table"))))
 
 
@@ -72,8 +76,7 @@ def together(experiment: Experiment) -> Suite:
     seating = experiment.scheme.seat(experiment.game, experiment.trials, 0)
     learners = experiment.scheme.learners(experiment.game)
     rows = dict.fromkeys(tuple(seating.occupants[index] for index in row) for row in seating.seats.tolist())
-    # One order of seats is enough where several were played.
-    tables = list({frozenset(row): row for row in reversed(rows) if set(row) <= set(learners)}.values())
+    tables = [row for row in rows if set(row) <= set(learners)]
     if not tables:
         raise BadInput("suite 'together' wants learners that meet one another; in this run's scheme none do")
     return Suite("together", 1, tuple(Scenario(" + ".join(row), row) for row in tables))

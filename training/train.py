@@ -69,7 +69,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     except NonFiniteLoss as error:
         raise Failed(f"{_first_line(error)}; {_last_checkpoint(run, saved_at)}") from error
     except OSError as error:
-        raise Failed(f"writing the run failed: {error.strerror or error}; {_last_checkpoint(run, saved_at)}") from error
+        raise Failed(f"{error.filename or 'the run'}: {error.strerror or error}; {_last_checkpoint(run, saved_at)}") from error
     finally:
         with contextlib.suppress(OSError):
             board.close()

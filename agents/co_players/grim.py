@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int64
@@ -20,6 +20,8 @@ class GrimState(NamedTuple):
 @dataclass(frozen=True)
 class GrimTrigger:
     """Cooperates until the other defects once, then defects for ever (Friedman 1971)."""
+
+    reads: ClassVar[dict[str, int]] = {"outcome": 5}
 
     def start(self, seeds: Int64[Tensor, "N"]) -> GrimState:
         return GrimState(torch.zeros(len(seeds), dtype=torch.bool, device=seeds.device))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -35,9 +35,11 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> Float[Tensor,
 
 
 class _PlaysATable:
+    reads: ClassVar[dict[str, int]] = {"outcome": 5}
+
     def act(self, observation: Observation, state: TableState, reward: Tensor | None = None) -> tuple[Decision, TableState]:
         cooperates = state.cooperates.gather(1, observation["outcome"][:, None])[:, 0]
-        action = (uniform(state.seed, state.clock) >= cooperates).long()
+        action = (uniform(state.seed, Purpose.ACTION, state.clock) >= cooperates).long()
         policy = torch.stack([cooperates, 1 - cooperates], -1)
         return Decision(action, policy=policy), TableState(state.cooperates, state.seed, state.clock + 1)
 

@@ -93,7 +93,7 @@ class PopulationAlgorithm(Algorithm):
         done = {result.first: _checked(result) for result in results}
         for first, last in wanted:
             if first not in done:
-                done[first] = _checked(self.env_runner.sample(iteration=iteration, first=first, last=last))
+                done[first] = _checked(self.env_runner.sample_remotely(iteration=iteration, first=first, last=last))
         return [done[first] for first, _ in wanted]
 
     def snapshot(self) -> Snapshot:

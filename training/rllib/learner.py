@@ -18,7 +18,7 @@ from training.experiment import Experiment
 
 
 class NonFiniteLoss(FloatingPointError):
-    """A learner's loss or gradient is NaN or infinite; its weights were not touched."""
+    """A learner's loss or gradient is NaN or infinite; it was not applied."""
 
 
 class AgentLearner(TorchLearner):

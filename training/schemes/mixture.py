@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 
+from agents.co_players import CO_PLAYERS
 from envs.game import Game, seat_count
 from training.seating import Seating
 
@@ -32,6 +34,9 @@ class Mixture:
     def __post_init__(self) -> None:
         if not self.names:
             raise ValueError("names is empty; want at least one learner")
+        wrong = [name for name in self.names if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in CO_PLAYERS]
+        if wrong:
+            raise ValueError(f"names has {wrong[0]!r}; want letters, digits, _ and - (a directory is named so), and no co-player's name")
         if not self.pairings or any(pairing.weight <= 0 for pairing in self.pairings):
             raise ValueError("pairings: want at least one, each with a weight above 0")
         idle = sorted(set(self.names) - {name for pairing in self.pairings for name in pairing.seats})
