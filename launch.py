@@ -24,7 +24,14 @@ VERBS = ("train", "evaluate", "replay", "list")
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, 1 if something failed, 2 if something was asked for that does not exist, 130 if a person stopped it."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    # argparse takes a list of settings only in one piece; people write them around options.
+    wrong = [word for word in more if options.verb != "train" or word.startswith("-") or "=" not in word]
+    if wrong:
+        parser.error(f"{wrong[0]!r} means nothing to {options.verb}")
+    if more:
+        options.settings = [*options.settings, *more]
     try:
         return int(options.run(options))
     except ValueError as error:
@@ -73,7 +80,7 @@ def train(options: argparse.Namespace) -> int:
     print("\nNext:")
     if not options.evaluate:
         print(f"  python launch.py evaluate {run.directory}")
-    print("  tensorboard --logdir runs" if options.runs == "runs" else f"  tensorboard --logdir {options.runs}")
+    print(f"  tensorboard --logdir {run.directory.parent}")
     if options.evaluate:
         print(f"  python launch.py replay {run.directory}")
     return 0

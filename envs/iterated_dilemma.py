@@ -12,6 +12,7 @@ Source: the payoffs of chicken and the stag hunt are those of Leibo et al. 2017 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,8 +52,12 @@ class IteratedDilemma:
         is_square = len(self.payoffs) == count and all(len(row) == count for row in self.payoffs)
         if count < 2 or not is_square or any(len(pair) != 2 for row in self.payoffs for pair in row):
             raise ValueError(f"payoffs is {self.payoffs}; want {count} rows of {count} pairs, for the actions {', '.join(self.actions)}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}; want at least 1")
+        if not all(math.isfinite(payoff) for row in self.payoffs for pair in row for payoff in pair):
+            raise ValueError(f"payoffs is {self.payoffs}; want finite numbers")
+        if len(set(self.actions)) < count or not all(self.actions):
+            raise ValueError(f"actions is {self.actions}; want different names")
+        if not 1 <= self.rounds <= 1_000_000:
+            raise ValueError(f"rounds is {self.rounds}; want from 1 to 1,000,000")
         if not 0.0 < self.continuation <= 1.0:
             raise ValueError(f"continuation is {self.continuation}; want a probability above 0, up to 1")
         if not 0.0 <= self.noise <= 1.0:

@@ -54,7 +54,7 @@ class ThirdPartyGame:
     @cached_property
     def roles(self) -> tuple[Role, ...]:
         environment = self._make()
-        _check(self.module, environment)
+        self._call("checking it", _check, self.module, environment)
         spaces: list[tuple[gym.spaces.Dict, gym.Space[Any], list[str]]] = []
         for agent in environment.possible_agents:
             observation, action = _as_fields(environment.observation_space(agent)), environment.action_space(agent)
@@ -80,7 +80,7 @@ class ThirdPartyGame:
                 self._live.append(_Live(self._make()))
             live = self._live[number]
             # PettingZoo takes 32-bit seeds.
-            live.observation, _ = live.environment.reset(seed=seed % 2**31)
+            live.observation, _ = self._call("reset", live.environment.reset, seed=seed % 2**31)
             live.step = 0
             copies.append(number)
             observations.append(live.observation)
@@ -105,8 +105,9 @@ class ThirdPartyGame:
                 for agent, (role, seat) in self._places.items()
                 if agent in live.environment.agents
             }
-            live.observation, earned, *_ = live.environment.step(chosen)
+            live.observation, earned, *_ = self._call("step", live.environment.step, chosen)
             live.step += 1
+            _check_step(self.module, live, chosen, earned, self._places)
             for agent, reward in earned.items():
                 role, seat = self._places[agent]
                 rewards[role][game, seat] = float(reward)
@@ -130,6 +131,14 @@ class ThirdPartyGame:
                 lines.append(f"{role}.{name}: {shown.tolist() if shown.numel() <= 16 else f'{tuple(shown.shape)} numbers'}")
         text = "\n".join(lines)
         return Scene(text, (Mark("text", 0.5, 0.5, 0.09, (40, 44, 52), lines[0]),))
+
+    def _call(self, name: str, method: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(*arguments, **options)
+        except BrokenRule:
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.module}: {name} raised {type(error).__name__}: {error}") from error
 
     @cached_property
     def _live(self) -> list[_Live]:
@@ -157,13 +166,13 @@ class ThirdPartyGame:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 make = importlib.import_module(self.module).parallel_env
-        except ModuleNotFoundError as error:
-            raise ValueError(f"module {self.module!r} cannot be imported: {error}") from error
         except AttributeError as error:
             raise ValueError(f"module {self.module!r} has no parallel_env; want a PettingZoo module that has one") from error
+        except Exception as error:
+            raise ValueError(f"module {self.module!r} cannot be imported: {type(error).__name__}: {error}") from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return make()
+            return self._call("parallel_env", make)
 
     def _gather(self, observations: list[dict[str, Any]]) -> tuple[dict[str, Observation], dict[str, Bool[Tensor, "B seats"]]]:
         """Observations of all games as tensors; zeros for who has left."""
@@ -180,6 +189,13 @@ class ThirdPartyGame:
                 for field, space in role.observation_space.items()
             }
         return gathered, alive
+
+
+class BrokenRule(ValueError):
+    """The environment does what PettingZoo's ParallelEnv must not; the message names the rule."""
+
+    def __init__(self, module: str, rule: str) -> None:
+        super().__init__(f"{module} breaks a rule of PettingZoo's ParallelEnv: {rule}")
 
 
 class _Live:
@@ -213,8 +229,8 @@ def _action(value: Any, space: gym.Space[Any]) -> Any:
 def _check(module: str, environment: Any) -> None:
     """Raises ValueError naming the rule of PettingZoo's ParallelEnv that an environment breaks."""
 
-    def breaks(rule: str) -> ValueError:
-        return ValueError(f"{module} breaks a rule of PettingZoo's ParallelEnv: {rule}")
+    def breaks(rule: str) -> BrokenRule:
+        return BrokenRule(module, rule)
 
     agents = getattr(environment, "possible_agents", None)
     if not agents:
@@ -244,6 +260,21 @@ def _check(module: str, environment: Any) -> None:
         if not math.isfinite(float(reward)):
             raise breaks(f"rewards are finite; {agent} got {reward}")
     _check_observations(step[0], environment, "step", breaks)
+
+
+def _check_step(module: str, live: _Live, acted: Mapping[str, Any], earned: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """What every later step must keep to, as far as it costs little to see."""
+    strangers = sorted(set(live.environment.agents) - set(known))
+    if strangers:
+        raise BrokenRule(module, f"possible_agents lists all agents; {strangers[0]!r} came later")
+    for agent in acted:
+        if agent not in earned:
+            raise BrokenRule(module, f"step returns rewards for every live agent; {agent!r} has none at step {live.step}")
+        if not math.isfinite(float(earned[agent])):
+            raise BrokenRule(module, f"rewards are finite; {agent} got {earned[agent]} at step {live.step}")
+    for agent in live.environment.agents:
+        if agent not in live.observation:
+            raise BrokenRule(module, f"step returns an observation for every live agent; {agent!r} has none at step {live.step}")
 
 
 def _check_observations(observations: Mapping[str, Any], environment: Any, call: str, breaks: Any) -> None:

@@ -41,5 +41,5 @@ class MemoryConfig(Protocol):
 
 
 def require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} is {value}; want a whole number of at least 1")
+    if not 1 <= value <= 65_536:
+        raise ValueError(f"{name} is {value}; want a whole number from 1 to 65,536")

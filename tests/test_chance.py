@@ -88,7 +88,6 @@ def test_purposes_keep_their_numbers_for_ever():
         "ACTION": 4,
         "NOISE": 5,
         "CONTINUE": 6,
-        "START": 7,
         "PARAMETERS": 8,
         "MINIBATCH": 9,
         "EVALUATION": 10,

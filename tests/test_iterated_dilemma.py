@@ -245,7 +245,7 @@ PAIR = (1.0, 1.0)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "rounds is 0; want at least 1"),
+        ({"rounds": 0}, "rounds is 0; want from 1 to 1,000,000"),
         ({"noise": -0.1}, "noise is -0.1; want a probability from 0 to 1"),
         ({"noise": 1.5}, "noise is 1.5; want a probability from 0 to 1"),
         ({"noise": float("nan")}, "noise is nan; want a probability from 0 to 1"),

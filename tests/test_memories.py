@@ -229,7 +229,7 @@ def test_a_state_keeps_its_shapes_and_types_and_the_old_one_its_numbers(name):
 @each_memory
 def test_settings_name_a_width_that_cannot_be(name):
     config = load(MEMORIES[name])
-    with pytest.raises(ValueError, match=f"{config.__name__}.width is 0; want a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"{config.__name__}.width is 0; want a whole number from 1 to 65,536"):
         config(width=0)
 
 

@@ -167,3 +167,47 @@ class EndlessReward(Countdown):
 def test_a_broken_rule_is_named(environment: type[Any], rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=f"made_up_environment breaks a rule of PettingZoo's ParallelEnv: {rule}"):
         game_of(environment, monkeypatch)
+
+
+class LateStranger(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        parts = super().step(actions)
+        if self.time == 2:
+            self.agents.append("stranger")
+        return parts
+
+
+class LateNaN(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        observations, rewards, *rest = super().step(actions)
+        return observations, {agent: float("nan") if self.time == 2 else 1.0 for agent in rewards}, *rest
+
+
+class LateSilence(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        observations, *rest = super().step(actions)
+        return ({} if self.time == 2 else observations), *rest
+
+
+class LateCrash(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        if self.time == 1:
+            raise KeyError("something of its own")
+        return super().step(actions)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (LateStranger, "possible_agents lists all agents; 'stranger' came later"),
+        (LateNaN, "rewards are finite; early got nan at step 2"),
+        (LateSilence, "an observation for every live agent; 'late' has none at step 2"),
+        (LateCrash, "step raised KeyError: 'something of its own'"),
+    ],
+)
+def test_what_breaks_later_is_named_too(environment: type[Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = game_of(environment, monkeypatch)
+    actions = {"agents": torch.zeros(1, 2, dtype=torch.int64)}
+    state, _ = game.step(game.start(torch.tensor([1])), actions)
+    with pytest.raises(ValueError, match=message):
+        game.step(state, actions)

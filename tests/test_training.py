@@ -107,10 +107,11 @@ def test_two_learner_processes_agree_with_each_other_and_learn(reference: Snapsh
         torch.testing.assert_close(value, alone.weights["learner_0"][name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_resumed_run_goes_on_to_the_same_numbers(reference: Snapshot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runners", [0, 2])
+def test_a_resumed_run_goes_on_to_the_same_numbers(runners: int, reference: Snapshot, tmp_path: Path) -> None:
     run = Run.create(experiment_with(), tmp_path)
     run.save_checkpoint(trained(experiment_with(), 2), 0.0)
-    assert_same(trained(experiment_with(), 1, start=run.load_checkpoint()), reference)
+    assert_same(trained(experiment_with(f"runners={runners}"), 1, start=run.load_checkpoint()), reference)
 
 
 def test_a_killed_runner_is_replaced_and_the_run_is_the_same(reference: Snapshot) -> None:
@@ -199,7 +200,7 @@ def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> Non
         return done.stdout
 
     settings = ["trials=12", "game.rounds=6", "agent.memory.width=8", "checkpoint_every=1"]
-    printed = launch("train", "ipd_mixed_pool_quick", "iterations=2", *settings, "--evaluate")
+    printed = launch("train", "ipd_mixed_pool_quick", "iterations=2", "--evaluate", *settings)
     assert "always_defect" in printed
     assert "tensorboard --logdir runs" in printed
     directory = next((tmp_path / "runs").iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,10 +83,8 @@ def _as_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    escaped = html.escape(text)
-    for character in "\\`*_{}[]()#+!|~":
-        escaped = escaped.replace(character, f"&#{ord(character)};")
-    return escaped.replace("\n", " ")
+    special = "\\`*_{}[]()#+!|~&<>\"'$"
+    return text.translate({ord(character): f"&#{ord(character)};" for character in special}).replace("\n", " ")
 
 
 def _plain(text: str) -> str:

@@ -53,6 +53,12 @@ def evaluate(runs: list[Run], suite_name: str | None = None, trials: int | None 
             raise BadInput(f"{run.directory} has seed {run.experiment.seed}, as another run has; only different seeds tell about seeds")
     suite = find_suite(suite_name or first.suite, runs[0])
     trials = trials or suite.trials
+    if trials > 1_000_000:
+        raise BadInput(f"{trials} trials per scenario; want at most 1,000,000")
+    # Whatever is damaged should be found before anything is written.
+    for run in runs:
+        run.population()
+        run.read_json("results.json")
     by_agent: dict[tuple[str, str], list[Outcome]] = {}
     for run in runs:
         for outcome in play_suite(run, suite, trials, record):

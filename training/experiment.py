@@ -52,6 +52,8 @@ class Experiment:
         for name in ("runners", "learners"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
+        if self.trials * self.steps > 10**10:
+            raise ValueError(f"trials is {self.trials} of {self.steps} steps each; want at most 10,000,000,000 steps per iteration")
         if self.trials < self.runners:
             raise ValueError(f"trials is {self.trials}, fewer than the {self.runners} runners; want at least one each")
         if not -(2**63) <= self.seed < 2**63:

@@ -29,11 +29,13 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
     try:
         roles = experiment.roles()
         experiment.build_learners()
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    for name in experiment.scheme.co_players(experiment.game):
-        _check_co_player(name, co_player(name), roles[name])
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise BadInput(str(error).splitlines()[0]) from error
     _check_sizes(experiment)
+    for name in experiment.scheme.co_players(experiment.game):
+        occupant = co_player(name)
+        if name in roles:
+            _check_co_player(name, occupant, roles[name])
 
 
 def _check_co_player(name: str, occupant: Any, role: Role) -> None:

@@ -54,7 +54,8 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
         config = from_json(about["agent"])
         spaces = space_from_json(about["observation_space"]), space_from_json(about["action_space"])
         found, digest = about["format"], about["weights_sha256"]
-    except (BadInput, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Whatever a damaged file makes of itself: it is the file that is wrong.
+    except Exception as error:
         raise BadInput(f"{about_file} is damaged: {error}") from error
     if found != FORMAT:
         raise BadInput(f"{about_file} has format {found}; this version reads format {FORMAT}")

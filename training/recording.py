@@ -96,21 +96,25 @@ def replay(recording: Recording, run_directory: Path, trust: bool = False) -> tu
     about = recording.about
     occupants: dict[str, Occupant] = {}
     for name, who in about["occupants"].items():
+        if not isinstance(who, dict):
+            raise BadInput(f"the recording is damaged: occupant {name!r} is {who!r}")
         if "agent" in who:
             occupants[name] = _recorded_agent(run_directory, name, who["agent"])
         elif who.get("co_player") in CO_PLAYERS:
             occupants[name] = co_player(who["co_player"])
         else:
             raise BadInput(f"the recording names co-player {who.get('co_player')!r}; {nearest(str(who.get('co_player')), CO_PLAYERS)}")
-    game = from_json(about["game"], trust)
-    if not isinstance(game, Game):
-        raise BadInput("the recording is damaged: it does not hold a game")
     try:
+        game = from_json(about["game"], trust)
+        assert isinstance(game, Game)
         seats = torch.tensor(about["seats"], dtype=torch.int64)
         seating = Seating(tuple(about["occupants"]), seats, ("recorded",), torch.zeros(len(seats), dtype=torch.int64))
         return play(game, seating, occupants, recording.tensors["seeds"], about["episodes"])
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise BadInput(f"the recording is damaged: {error}") from error
+    except BadInput:
+        raise
+    # Whatever a damaged file makes of itself: it is the file that is wrong.
+    except Exception as error:
+        raise BadInput(f"the recording is damaged: {error or 'it does not hold a game'}") from error
 
 
 def compare(recording: Recording, log: Step, tolerance: float = 1e-4) -> Comparison:

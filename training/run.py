@@ -58,11 +58,13 @@ class Run:
         name = f"{experiment.preset}-{experiment.seed}-{stamp}"
         for attempt in range(1, 100):
             directory = root / (name if attempt == 1 else f"{name}-{attempt}")
+            if directory.exists():
+                continue
             try:
                 directory.mkdir(parents=True)
                 break
-            except FileExistsError:
-                continue
+            except OSError as error:
+                raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
         run = cls(directory, experiment)
         run.write_json("experiment.json", {"format": FORMAT, "experiment": to_json(experiment)})
         run.write_json("environment.json", _environment())
@@ -87,7 +89,11 @@ class Run:
             raise BadInput(f"{file} is damaged: {error}") from error
         if found != FORMAT:
             raise BadInput(f"{file} has format {found}; this version reads format {FORMAT}")
-        experiment = from_json(about.get("experiment"), trust)
+        try:
+            experiment = from_json(about.get("experiment"), trust)
+        # Whatever a damaged file makes of itself: it is the file that is wrong.
+        except Exception as error:
+            raise BadInput(f"{file} cannot be used: {error}") from error
         if not isinstance(experiment, Experiment):
             raise BadInput(f"{file} is damaged: it does not hold an experiment")
         return cls(directory, experiment)
@@ -101,9 +107,12 @@ class Run:
         if not file.is_file():
             return {}
         try:
-            return json.loads(file.read_text())
+            data = json.loads(file.read_text())
         except ValueError as error:
             raise BadInput(f"{file} is damaged: {error}") from error
+        if not isinstance(data, dict) or not isinstance(data.get("evaluations", {}), dict):
+            raise BadInput(f"{file} is damaged: it does not hold results")
+        return data
 
     def save_checkpoint(self, snapshot: Snapshot, score: float) -> bool:
         """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was."""
@@ -165,13 +174,16 @@ def read_checkpoint(file: Path) -> Snapshot:
         raise BadInput(f"checkpoint {file} is damaged: its contents do not match its digest")
     weights: dict[str, dict[str, Tensor]] = {}
     optimisers: dict[str, dict[int, dict[str, Tensor]]] = {}
-    for name, tensor in tensors.items():
-        part, owner, rest = name.split("/", 2)
-        if part == "weights":
-            weights.setdefault(owner, {})[rest] = tensor
-        else:
-            number, key = rest.split("/")
-            optimisers.setdefault(owner, {}).setdefault(int(number), {})[key] = tensor
+    try:
+        for name, tensor in tensors.items():
+            part, owner, rest = name.split("/", 2)
+            if part == "weights":
+                weights.setdefault(owner, {})[rest] = tensor
+            else:
+                number, key = rest.split("/")
+                optimisers.setdefault(owner, {}).setdefault(int(number), {})[key] = tensor
+    except ValueError as error:
+        raise BadInput(f"checkpoint {file} is damaged: it holds a tensor {name!r}") from error
     return Snapshot(iteration, weights, optimisers)
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import inspect
 import json
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from beartype.door import is_bearable
@@ -138,6 +140,13 @@ def _replaced(settings: Any, names: list[str], text: str, path: str) -> Any:
 
 
 def _named(field: str, name: str) -> Any:
+    """`game=pettingzoo:MODULE` and `scheme=mixed_pool:CO_PLAYER` say more behind the colon; an agent's path is made absolute."""
+    if field == "scheme" and ":" in name:
+        name, _, co_player = name.partition(":")
+        factory = lookup(SCHEMES, name, "scheme")
+        if "co_player" not in inspect.signature(factory).parameters:
+            raise BadInput(f"scheme {name!r} takes no co-player, but {co_player!r} was given")
+        return factory(co_player=str(Path(co_player).resolve()) if "/" in co_player else co_player)
     if field == "game" and name.startswith("pettingzoo:"):
         return build(load("envs.third_party:ThirdPartyGame"), {"module": name.removeprefix("pettingzoo:")}, "game")
     return lookup(_BY_NAME[field], name, field)()
@@ -152,20 +161,15 @@ def _parse(text: str) -> Any:
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """The value, if it is of the type that the field wants (a whole number will do where a real one is wanted)."""
-    value = _with_reals(value, hint)
-    if not is_bearable(value, hint):
-        wanted = getattr(hint, "__name__", None) or str(hint)
-        raise BadInput(f"{where} is {value!r}; want {wanted if '[' not in str(hint) and '|' not in str(hint) else hint}")
-    return value
-
-
-def _with_reals(value: Any, hint: Any) -> Any:
-    """Whole numbers turned into real ones wherever the hint wants those."""
-    if isinstance(value, int) and not isinstance(value, bool) and (hint is float or float in typing.get_args(hint)):
-        return value if int in typing.get_args(hint) else float(value)
+    arguments = typing.get_args(hint)
     if isinstance(value, tuple) and typing.get_origin(hint) is tuple:
-        wanted = typing.get_args(hint)
-        each = [wanted[0]] * len(value) if wanted[-1:] == (Ellipsis,) else list(wanted)
+        each = [arguments[0]] * len(value) if arguments[-1:] == (Ellipsis,) else list(arguments)
         if len(each) == len(value):
-            return tuple(_with_reals(item, kind) for item, kind in zip(value, each, strict=True))
+            return tuple(_checked(item, kind, where) for item, kind in zip(value, each, strict=True))
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if is_number and float in (hint, *arguments) and int not in arguments:
+        return float(value)
+    if not is_bearable(value, hint) or (isinstance(value, bool) and bool not in (hint, *arguments)):
+        wanted = hint.__name__ if isinstance(hint, type) and not arguments else str(hint).replace("typing.", "")
+        raise BadInput(f"{where} is {value!r}; want {wanted}")
     return value

@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from training.board import Board
 from training.experiment import Experiment
@@ -28,6 +30,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     """Trains a run to its end, from a snapshot if one is given. Raises Stopped or Failed; in both cases what is on disk is whole."""
     # Ray takes seconds to import; the command line should not.
     from training.rllib import algorithm as rllib
+    from training.rllib.algorithm import SamplingFailed
     from training.rllib.learner import NonFiniteLoss
 
     experiment = run.experiment
@@ -36,7 +39,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     board = Board(run.directory, purge_after=snapshot.iteration + 1 if snapshot else None)
     screen = Screen(experiment, start=snapshot.iteration if snapshot else 0)
     recent: list[float] = []
-    stopped = False
+    stopped, algorithm = False, None
     try:
         with _interruptible():
             algorithm = rllib.build(experiment)
@@ -68,12 +71,19 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
         raise Stopped(f"stopped after iteration {saved_at}; go on with: python launch.py train --resume {run.directory}") from None
     except NonFiniteLoss as error:
         raise Failed(f"{_first_line(error)}; {_last_checkpoint(run, saved_at)}") from error
+    except SamplingFailed as error:
+        with contextlib.suppress(OSError):
+            (run.directory / "failure.txt").write_text(str(error))
+        last = str(error).strip().splitlines()[-1]
+        raise Failed(f"{last} (all of it in {run.directory / 'failure.txt'}); {_last_checkpoint(run, saved_at)}") from error
     except OSError as error:
         raise Failed(f"{error.filename or 'the run'}: {error.strerror or error}; {_last_checkpoint(run, saved_at)}") from error
     finally:
         with contextlib.suppress(OSError):
             board.close()
         if not stopped:
+            if algorithm is not None:
+                algorithm.stop()
             rllib.stop_ray()
 
 
@@ -84,59 +94,53 @@ def score_of(report: dict[str, float]) -> float:
 
 
 class Screen:
-    """The live display: a bar with the time left on a terminal, a line every ten seconds elsewhere."""
+    """The live display: a bar with the time left and, below, the figures, on a terminal; a line every ten seconds elsewhere."""
 
     def __init__(self, experiment: Experiment, start: int) -> None:
         self.experiment = experiment
         self.console = Console(file=sys.stdout)
         self.start = start
         self._begun = self._told = time.monotonic()
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress = Progress(TextColumn("{task.completed}/{task.total}"), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
+        self._task = self._progress.add_task("", total=experiment.iterations, completed=start)
+        self._live = Live(self._progress, console=self.console, auto_refresh=False)
+        self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal
 
     def __enter__(self) -> Screen:
-        if self.console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(bar_width=20),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[figures]}", markup=False),
-                console=self.console,
-            )
-            self._progress.start()
-            self._task = self._progress.add_task("", total=self.experiment.iterations, completed=self.start, figures="")
+        if self._is_live:
+            self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress:
-            self._progress.stop()
+        if self._is_live:
+            self._live.stop()
 
     def show(self, iteration: int, report: dict[str, float]) -> None:
         figures = summary(report)
-        if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=iteration, figures=figures)
+        if self._is_live:
+            self._progress.update(self._task, completed=iteration)
+            self._live.update(Group(self._progress, Text("\n".join(figures))), refresh=True)
             return
         now = time.monotonic()
         if iteration in (self.start + 1, self.experiment.iterations) or now - self._told >= 10:
             self._told = now
             left = (now - self._begun) / (iteration - self.start) * (self.experiment.iterations - iteration)
-            self.console.print(
-                f"{iteration}/{self.experiment.iterations}  {left:.0f} s left  {figures}", markup=False, highlight=False, soft_wrap=True
-            )
+            words = [f"{iteration}/{self.experiment.iterations}", f"{left:.0f} s left", *figures]
+            self.console.print(Text("  ".join(words)), soft_wrap=True)
 
 
-def summary(report: dict[str, float]) -> str:
-    """Speed, and means over learners of reward and of the game's measures, by kind of co-player."""
-    words = [f"{report['speed/overall'] / 1000:.0f}k steps/s"]
+def summary(report: dict[str, float]) -> list[str]:
+    """Speed, and means over learners of reward and of the game's measures, by kind of co-player: a few words each."""
     by_figure: dict[str, dict[str, list[float]]] = {}
     for name, value in report.items():
         figure, _, rest = name.partition("/")
         if "/vs_" in rest:
             by_figure.setdefault(figure, {}).setdefault(rest.split("/vs_")[1], []).append(value)
+    words = [f"{report['speed/overall'] / 1000:.0f}k agent steps/s"]
     for figure, kinds in by_figure.items():
         shown = ", ".join(f"{sum(values) / len(values):.2f} vs {kind.replace('random_table', 'tables')}" for kind, values in kinds.items())
         words.append(f"{figure} {shown}")
-    return "  ".join(words)
+    return words
 
 
 @contextlib.contextmanager

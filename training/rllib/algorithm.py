@@ -67,7 +67,6 @@ class PopulationAlgorithm(Algorithm):
             timesteps={"iteration": iteration},
         )
         self.metrics.aggregate(learned, key="learners")
-        self._send_weights()
         end = time.perf_counter()
         self.completed = iteration + 1
         self.report = metrics.means(metrics.merge([part.tally for part in sampled]))
@@ -82,18 +81,22 @@ class PopulationAlgorithm(Algorithm):
         """All trials of an iteration, in order. What a lost runner should have played is played here, with the same result."""
         trials = self.experiment.trials
         group = self.env_runner_group
+        # The weights go along with the request: RLlib's own broadcast may drop one, and a runner that was just replaced has none yet.
+        weights = self.learner_group.get_state(components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}")[COMPONENT_LEARNER]
+        self.env_runner.set_state(weights)
         workers = group.healthy_worker_ids()
         if not workers:
             return [_checked(self.env_runner.sample(iteration=iteration, first=0, last=trials))]
+        shared = ray.put(weights)
         bounds = [trials * part // len(workers) for part in range(len(workers) + 1)]
         wanted = list(itertools.pairwise(bounds))
         results = group.foreach_env_runner(
-            [_playing(iteration, first, last) for first, last in wanted], local_env_runner=False, remote_worker_ids=workers
+            [_playing(shared, iteration, first, last) for first, last in wanted], local_env_runner=False, remote_worker_ids=workers
         )
         done = {result.first: _checked(result) for result in results}
         for first, last in wanted:
             if first not in done:
-                done[first] = _checked(self.env_runner.sample_remotely(iteration=iteration, first=first, last=last))
+                done[first] = _checked(self.env_runner.sample_remotely(weights, iteration=iteration, first=first, last=last))
         return [done[first] for first, _ in wanted]
 
     def snapshot(self) -> Snapshot:
@@ -117,12 +120,7 @@ class PopulationAlgorithm(Algorithm):
         for entry in learner[COMPONENT_OPTIMIZER].values():
             entry["state"]["state"] = snapshot.optimisers.get(entry["module_id"], {})
         self.learner_group.set_state(state)
-        self._send_weights()
         self.completed = snapshot.iteration
-
-    def _send_weights(self) -> None:
-        names = list(self.experiment.scheme.learners(self.experiment.game))
-        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, policies=names, inference_only=False)
 
 
 def build(experiment: Experiment) -> PopulationAlgorithm:
@@ -178,13 +176,17 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def _playing(iteration: int, first: int, last: int) -> Any:
-    return lambda runner: runner.sample_remotely(iteration=iteration, first=first, last=last)
+def _playing(weights: Any, iteration: int, first: int, last: int) -> Any:
+    return lambda runner: runner.sample_remotely(ray.get(weights), iteration=iteration, first=first, last=last)
+
+
+class SamplingFailed(RuntimeError):
+    """Something went wrong while playing; the message is the traceback, from whichever process it was."""
 
 
 def _checked(sampled: Sampled) -> Sampled:
     if sampled.failure:
-        raise RuntimeError(f"sampling failed:\n{sampled.failure}")
+        raise SamplingFailed(sampled.failure)
     return sampled
 
 

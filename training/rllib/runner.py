@@ -56,8 +56,9 @@ class BatchedRunner(EnvRunner, Checkpointable):
         except Exception:
             return Sampled(first, {}, {}, traceback.format_exc())
 
-    def sample_remotely(self, *, iteration: int, first: int, last: int) -> Sampled:
-        """The same, with tensors that travel well (a transposed view would take its whole storage along)."""
+    def sample_remotely(self, weights: dict[str, Any], *, iteration: int, first: int, last: int) -> Sampled:
+        """The same with these weights, and tensors that travel well (a transposed view would take its whole storage along)."""
+        self.set_state(weights)
         sampled = self.sample(iteration=iteration, first=first, last=last)
         return sampled._replace(lived=tree.map_leaves(lambda leaf: leaf.contiguous().cpu(), sampled.lived))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Mixture:
         wrong = [name for name in self.names if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in CO_PLAYERS]
         if wrong:
             raise ValueError(f"names has {wrong[0]!r}; want letters, digits, _ and - (a directory is named so), and no co-player's name")
-        if not self.pairings or any(pairing.weight <= 0 for pairing in self.pairings):
+        if not self.pairings or any(not 0 < pairing.weight < math.inf for pairing in self.pairings):
             raise ValueError("pairings: want at least one, each with a weight above 0")
         idle = sorted(set(self.names) - {name for pairing in self.pairings for name in pairing.seats})
         if idle:
@@ -81,11 +82,15 @@ def _rotations(game: Game, games: int, first_turn: int) -> torch.Tensor:
 
 
 def mixed_pool(share_of_learners: float = 0.5, co_player: str = "random_table") -> Mixture:
-    """Two learners, each meeting the other in half of its trials and a fresh random table in the rest (Weis et al. 2026, section 2)."""
+    """Two learners, each meeting the other in half of its trials and a fresh random table in the rest (Weis et al. 2026, section 2).
+
+    `scheme=mixed_pool:tit_for_tat` puts someone else in the tables' place; a trained agent goes by its path.
+    """
     # Of a learner's trials a share s is against the other. A learner-learner game is a trial of both, hence the weights s, 1-s, 1-s.
+    kind = co_player.rpartition("/")[2]
     pairings = [
         Pairing(("learner_0", "learner_1"), "learner", share_of_learners),
-        Pairing(("learner_0", co_player), co_player, 1 - share_of_learners),
-        Pairing(("learner_1", co_player), co_player, 1 - share_of_learners),
+        Pairing(("learner_0", co_player), kind, 1 - share_of_learners),
+        Pairing(("learner_1", co_player), kind, 1 - share_of_learners),
     ]
     return Mixture(("learner_0", "learner_1"), tuple(pairing for pairing in pairings if pairing.weight > 0))
