@@ -125,12 +125,11 @@ class _GRUSequence(torch.autograd.Function):
             grad_rz, grad_n = grad_gates[t, :, : 2 * width], grad_gates[t, :, 2 * width :]
             grad_hidden = grad_hidden + grad_output[t]
             kept = grad_hidden * z
-            # d h / d n = 1 - z,   d tanh = 1 - n^2
-            torch.mul(grad_hidden - kept, 1 - n * n, out=grad_n)
+            # d h / d n = 1 - z and d h / d z = h_{t-1} - n, each through its tanh or sigmoid.
+            torch.ops.aten.tanh_backward.grad_input(grad_hidden - kept, n, grad_input=grad_n)
             torch.mul(grad_n, r, out=grad_recurrent_n[t])
-            torch.mul(grad_n * recurrent_n[t], r - r * r, out=grad_rz[:, :width])
-            # d h / d z = h_{t-1} - n,   z (1 - z) from the sigmoid; kept already holds grad * z
-            torch.mul((before - n).mul_(1 - z), kept, out=grad_rz[:, width:])
+            torch.ops.aten.sigmoid_backward.grad_input(grad_n * recurrent_n[t], r, grad_input=grad_rz[:, :width])
+            torch.ops.aten.sigmoid_backward.grad_input((before - n).mul_(grad_hidden), z, grad_input=grad_rz[:, width:])
             grad_hidden = torch.addmm(kept, grad_rz, weight_rz).addmm_(grad_recurrent_n[t], weight_n)
             if ctx.forgets[t]:
                 grad_hidden = grad_hidden.masked_fill(reset[t, :, None], 0.0)
