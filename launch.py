@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.settings = [*options.settings, *more]
     try:
         return int(options.run(options))
+    except ModuleNotFoundError as error:
+        return _complain(f"{error.name} is not installed for {sys.executable}; try: make install, then . .venv/bin/activate")
     except ValueError as error:
         from training.settings import BadInput
 
@@ -77,7 +79,8 @@ def train(options: argparse.Namespace) -> int:
         return _complain(str(failure), code=1)
     if options.evaluate:
         _evaluate([run], None, None, 4)
-    print("\nNext:")
+    is_active = os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix
+    print("\nNext:" if is_active else "\nNext (after . .venv/bin/activate):")
     if not options.evaluate:
         print(f"  python launch.py evaluate {run.directory}")
     print(f"  tensorboard --logdir {run.directory.parent}")

@@ -156,7 +156,7 @@ def as_grids(results: Mapping[str, Any]) -> list[Grid]:
             title=Text(f"{agent}: {results['suite']} v{results['version']}, {trials} trials x {runs} seed{'s' if runs > 1 else ''}"),
             caption=f"mean [95 % bootstrap interval] {covers}",
         )
-        grid.add_column("against")
+        grid.add_column("against", overflow="fold")
         for name in names:
             grid.add_column(Text(name.replace("_", " ")), justify="right", no_wrap=True)
         for row in results["scenarios"]:

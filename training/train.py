@@ -122,10 +122,14 @@ class Screen:
             self._live.update(Group(self._progress, Text("\n".join(figures))), refresh=True)
             return
         now = time.monotonic()
-        if iteration in (self.start + 1, self.experiment.iterations) or now - self._told >= 10:
+        is_first = iteration == self.start + 1
+        if is_first:
+            # Starting up takes longer than an iteration and says nothing about the rest.
+            self._begun = now
+        if is_first or iteration == self.experiment.iterations or now - self._told >= 10:
             self._told = now
-            left = (now - self._begun) / (iteration - self.start) * (self.experiment.iterations - iteration)
-            words = [f"{iteration}/{self.experiment.iterations}", f"{left:.0f} s left", *figures]
+            left = (now - self._begun) / max(1, iteration - self.start - 1) * (self.experiment.iterations - iteration)
+            words = [f"{iteration}/{self.experiment.iterations}", *([] if is_first else [f"{left:.0f} s left"]), *figures]
             self.console.print(Text("  ".join(words)), soft_wrap=True)
 
 

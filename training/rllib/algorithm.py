@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import tempfile
 import time
 from typing import Any
 
@@ -52,6 +53,10 @@ class PopulationAlgorithm(Algorithm):
         # Iterations completed: the next one's number.
         self.completed = 0
         self.report: dict[str, float] = {}
+
+    def _setup_logdir(self) -> None:
+        """RLlib would leave an empty directory in the home for every run."""
+        self._logdir = tempfile.gettempdir()
 
     def training_step(self) -> None:
         experiment, iteration = self.experiment, self.completed
