@@ -20,7 +20,14 @@ PRESETS: dict[str, str] = {
 
 
 def ipd_mixed_pool_quick() -> Experiment:
-    """The mixed pool of Weis et al. 2026 in three minutes. Promise: to be measured."""
+    """The mixed pool of Weis et al. 2026 in three minutes.
+
+    Two learners (a GRU of 32 each), half of their trials against each other, half against random tables; three to four minutes on two
+    cores. Promise, for each learner of every seed, on luck that no run trains on: it tells co-players apart within the trial. Cooperation
+    against tit-for-tat above 0.15 (0.18 to 0.56 on seeds 0 to 2), against always-defect and always-cooperate below 0.02 (at most 0.006);
+    reward per round against unseen tables above 0.93 (0.958 to 0.965). Learners do not come to cooperate with each other in this time.
+    Departures from the paper: docs/results.md.
+    """
     return Experiment(
         preset="ipd_mixed_pool_quick",
         game=prisoners_dilemma(),
