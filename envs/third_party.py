@@ -105,9 +105,12 @@ class ThirdPartyGame:
                 for agent, (role, seat) in self._places.items()
                 if agent in live.environment.agents
             }
-            live.observation, earned, *_ = self._call("step", live.environment.step, chosen)
+            live.observation, earned, terminated, truncated, _ = self._call("step", live.environment.step, chosen)
             live.step += 1
             _check_step(self.module, live, chosen, earned, self._places)
+            for agent in live.environment.agents:
+                if terminated.get(agent) or truncated.get(agent):
+                    raise BrokenRule(self.module, f"agents lists who still plays; {agent!r} has ended at step {live.step} and is in it")
             for agent, reward in earned.items():
                 role, seat = self._places[agent]
                 rewards[role][game, seat] = float(reward)
@@ -137,7 +140,8 @@ class ThirdPartyGame:
             return method(*arguments, **options)
         except BrokenRule:
             raise
-        except Exception as error:
+        # An environment that exits would take the whole run along.
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{self.module}: {name} raised {type(error).__name__}: {error}") from error
 
     @cached_property

@@ -196,9 +196,25 @@ class LateCrash(Countdown):
         return super().step(actions)
 
 
+class LateGhost(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        parts = super().step(actions)
+        self.agents = list(self.possible_agents)
+        return parts
+
+
+class LateExit(Countdown):
+    def step(self, actions: dict[str, Any]) -> Any:
+        if self.time == 1:
+            raise SystemExit(3)
+        return super().step(actions)
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
+        (LateGhost, "agents lists who still plays; 'early' has ended at step 2 and is in it"),
+        (LateExit, "step raised SystemExit: 3"),
         (LateStranger, "possible_agents lists all agents; 'stranger' came later"),
         (LateNaN, "rewards are finite; early got nan at step 2"),
         (LateSilence, "an observation for every live agent; 'late' has none at step 2"),
