@@ -312,3 +312,14 @@ def test_a_third_party_games_recording_replays_and_its_copies_do_not_pile_up(tmp
     evaluate([made], trials=6, record=3)
     screen = io.StringIO()
     assert replay(made, None, 1, Console(file=screen)), screen.getvalue()
+
+
+def test_a_trained_agent_is_met_by_its_path_and_stays_as_it_was(run: Run) -> None:
+    path = run.directory / "population" / "learner_0"
+    experiment = override(small_experiment(seed=3), f"scheme=mixed_pool:{path}")
+    frozen = co_player(str(path))
+    before = {name: value.clone() for name, value in load_agent(path).state_dict().items()}
+    trainer = PlainTrainer(experiment, {str(path): frozen})
+    trainer.train()
+    assert experiment.scheme.co_players(experiment.game) == (str(path),)
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
