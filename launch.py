@@ -143,8 +143,8 @@ def _experiment(options: argparse.Namespace) -> Any:
 def _evaluate(runs: list[Any], suite: str | None, trials: int | None, record: int) -> None:
     from rich.console import Console
 
-    from training.evaluate import as_grids
-    from training.evaluate import evaluate as evaluate_runs
+    from training.evaluation.evaluate import as_grids
+    from training.evaluation.evaluate import evaluate as evaluate_runs
 
     console = Console()
     for grid in as_grids(evaluate_runs(runs, suite, trials, record)):
@@ -216,7 +216,7 @@ def _dictionaries() -> dict[str, dict[str, str]]:
         "co_players": ("agents.co_players", "CO_PLAYERS"),
         "schemes": ("training.schemes", "SCHEMES"),
         "algorithms": ("training.settings", "ALGORITHMS"),
-        "suites": ("training.suites", "SUITES"),
+        "suites": ("training.evaluation.suites", "SUITES"),
         "presets": ("training.presets", "PRESETS"),
     }
     return {kind: _literal(module, name) for kind, (module, name) in homes.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.evaluate import find_suite, play_suite
+from training.evaluation.evaluate import find_suite, play_suite
 from training.run import Run
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from launch import main
 from tests.games import SHAPES
 from training import recording
-from training.evaluate import evaluate
+from training.evaluation.evaluate import evaluate
+from training.evaluation.statistics import bootstrap, mean_of, resampled_means
 from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player, load_agent, space_from_json, space_to_json
@@ -24,7 +25,6 @@ from training.replay import replay
 from training.run import Run, Snapshot
 from training.schemes.self_play import independent
 from training.settings import BadInput, override
-from training.statistics import bootstrap, mean_of, resampled_means
 
 
 def small_experiment(seed: int = 0) -> Experiment:

@@ -10,12 +10,12 @@ import pytest
 from launch import main
 from memory.none import NoMemoryConfig
 from training.algorithms import A2C
+from training.evaluation.suites import FOCAL, SUITES
 from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import PRESETS
 from training.settings import BadInput, from_json, load, override, to_json
-from training.suites import FOCAL, SUITES
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 

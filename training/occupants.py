@@ -10,10 +10,10 @@ import torch
 from agents.agent import Agent
 from envs.game import Role
 from envs.third_party import ThirdPartyGame
+from training.evaluation.suites import SUITES
 from training.experiment import Experiment
 from training.population import co_player
 from training.settings import BadInput, lookup
-from training.suites import SUITES
 
 
 def check(experiment: Experiment, evaluates: bool = False) -> None:

@@ -18,14 +18,14 @@ from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
 from envs.game import role_of_seat
 from training import recording
+from training.evaluation.statistics import Interval, bootstrap, mean_of, resampled_means
+from training.evaluation.suites import FOCAL, SUITES, Scenario, Suite
 from training.experiment import Experiment
 from training.population import co_player
 from training.rollout import Rollout, Step
 from training.run import Run
 from training.seating import one_table
 from training.settings import BadInput, lookup
-from training.statistics import Interval, bootstrap, mean_of, resampled_means
-from training.suites import FOCAL, SUITES, Scenario, Suite
 
 Array = NDArray[Any]
 

@@ -13,8 +13,8 @@ from training.experiment import Experiment
 from training.settings import BadInput
 
 SUITES: dict[str, str] = {
-    "ipd_classics": "training.suites:ipd_classics",
-    "together": "training.suites:together",
+    "ipd_classics": "training.evaluation.suites:ipd_classics",
+    "together": "training.evaluation.suites:together",
 }
 
 # Whoever is evaluated.
