@@ -6,7 +6,10 @@ Loading one never executes code from the file: settings may only name this proje
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from agents.agent import Agent, AgentConfig
 from agents.co_players import CO_PLAYERS
 from agents.occupant import Occupant
 from training.files import write_atomically
-from training.settings import BadInput, from_json, load, nearest, to_json
+from training.settings import BadInput, configured, from_json, load, nearest, to_json
 
 FORMAT = 1
 
@@ -74,13 +77,72 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
 
 
 def co_player(name: str) -> Occupant:
-    """An entry of `CO_PLAYERS`, or the trained agent at a path. Raises BadInput with the nearest match."""
-    if name in CO_PLAYERS:
-        occupant: Occupant = load(CO_PLAYERS[name])()
+    """Whoever goes by a name: `NAME` or `NAME:setting=value,...` of `CO_PLAYERS`, `axelrod:NAME`, the path of a trained agent, or
+    `module:object`, a policy of somebody else's with `start` and `act` (see `agents.occupant`; a class is called without arguments).
+
+    Raises BadInput with the nearest match. `module:object` runs that module: see `runs_foreign_code`.
+    """
+    head, _, rest = name.partition(":")
+    if head in CO_PLAYERS:
+        occupant: Occupant = configured(load(CO_PLAYERS[head]), rest, head)
         return occupant
+    if head == "axelrod":
+        return _from_axelrod(rest)
     if (Path(name) / "agent.json").exists() or "/" in name:
         return load_agent(name)
-    raise BadInput(f"no co-player is called {name!r}; {nearest(name, CO_PLAYERS)} (a trained agent goes by its path)")
+    if runs_foreign_code(name):
+        return _from_elsewhere(head, rest)
+    raise BadInput(f"no co-player is called {name!r}; {nearest(head, CO_PLAYERS)} (a trained agent goes by its path)")
+
+
+def runs_foreign_code(name: str) -> bool:
+    """Whether a co-player's name is `module:object`. A person may say so; a file may not, unless it is trusted."""
+    head, _, rest = name.partition(":")
+    dotted = [part for text in (head, rest) for part in text.split(".")]
+    return head not in CO_PLAYERS and head != "axelrod" and bool(rest) and all(part.isidentifier() for part in dotted)
+
+
+def members(path: str | Path) -> list[str]:
+    """The paths of all agents in an agent's own directory, a directory of agents, or a run. Raises BadInput where there are none."""
+    directory = Path(path).resolve()
+    if (directory / "agent.json").is_file():
+        return [str(directory)]
+    if (directory / "experiment.json").is_file():
+        directory /= "population"
+    agents = sorted(str(file.parent) for file in directory.glob("*/agent.*"))
+    if not agents:
+        raise BadInput(f"{path} is no agent, no run and no directory of agents: want a directory with agent.json, here or one below")
+    return list(dict.fromkeys(agents))
+
+
+def _from_axelrod(name: str) -> Occupant:
+    try:
+        from agents.co_players.axelrod import AxelrodCoPlayer
+
+        return AxelrodCoPlayer(name)
+    except ModuleNotFoundError as error:
+        raise BadInput(f"'axelrod:{name}' wants the Axelrod library; install it with: pip install -e '.[axelrod]'") from error
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _from_elsewhere(module: str, name: str) -> Occupant:
+    """The object that a person named, imported as Python would from where they are."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        occupant = found() if isinstance(found, type) or not isinstance(found, Occupant) else found
+    # Whatever somebody else's code makes of being imported: it is named.
+    except Exception as error:
+        raise BadInput(f"no co-player is called {module}:{name}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(occupant, Occupant):
+        raise BadInput(f"{module}:{name} is a {type(occupant).__name__} without start or act; want both, as in agents/occupant.py")
+    return occupant
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

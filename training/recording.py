@@ -18,15 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from agents.co_players import CO_PLAYERS
 from agents.occupant import Occupant
 from envs.game import Game
 from training import tree
 from training.files import write_atomically
-from training.population import co_player, load_agent
+from training.population import co_player, load_agent, runs_foreign_code
 from training.rollout import Rollout, Step
 from training.seating import Seating
-from training.settings import BadInput, from_json, nearest, to_json
+from training.settings import BadInput, from_json, to_json
 
 FORMAT = 1
 
@@ -100,10 +99,8 @@ def replay(recording: Recording, run_directory: Path, trust: bool = False) -> tu
             raise BadInput(f"the recording is damaged: occupant {name!r} is {who!r}")
         if "agent" in who:
             occupants[name] = _recorded_agent(run_directory, name, who["agent"])
-        elif who.get("co_player") in CO_PLAYERS:
-            occupants[name] = co_player(who["co_player"])
         else:
-            raise BadInput(f"the recording names co-player {who.get('co_player')!r}; {nearest(str(who.get('co_player')), CO_PLAYERS)}")
+            occupants[name] = _recorded_co_player(str(who.get("co_player")), trust)
     try:
         game = from_json(about["game"], trust)
         assert isinstance(game, Game)
@@ -148,6 +145,14 @@ def _recorded_agent(run_directory: Path, name: str, digest: str) -> Occupant:
     if weights_digest(folder) != digest:
         raise BadInput(f"{folder} has other weights than when this was recorded; evaluate the run again to record anew")
     return agent
+
+
+def _recorded_co_player(name: str, trust: bool) -> Occupant:
+    if "/" in name or (Path(name) / "agent.json").exists():
+        raise BadInput(f"the recording names an agent {name!r} outside the run's population")
+    if runs_foreign_code(name) and not trust:
+        raise BadInput(f"the recording wants to run the code of co-player {name!r}; say --trust if you know it")
+    return co_player(name)
 
 
 def weights_digest(folder: Path) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor
 from agents.agent import Agent
 from training.experiment import Experiment
 from training.files import write_atomically
-from training.population import load_agent, save_agent
+from training.population import load_agent, runs_foreign_code, save_agent
 from training.settings import BadInput, from_json, to_json
 
 FORMAT = 1
@@ -96,6 +96,9 @@ class Run:
             raise BadInput(f"{file} cannot be used: {error}") from error
         if not isinstance(experiment, Experiment):
             raise BadInput(f"{file} is damaged: it does not hold an experiment")
+        for name in experiment.scheme.co_players(experiment.game):
+            if runs_foreign_code(name) and not trust:
+                raise BadInput(f"{file} wants to run the code of co-player {name!r}; say --trust if you know it")
         return cls(directory, experiment)
 
     def write_json(self, name: str, data: Any) -> None:

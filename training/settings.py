@@ -12,8 +12,7 @@ import importlib
 import inspect
 import json
 import typing
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from beartype.door import is_bearable
@@ -108,6 +107,36 @@ def build(kind: type, fields: Mapping[str, Any], where: str) -> Any:
         raise BadInput(f"{where}: {error}") from error
 
 
+def configured(factory: Callable[..., Any], text: str, where: str) -> Any:
+    """What a factory makes of `setting=value,setting=value` ("" for none). Raises BadInput, its message starting with `where`."""
+    known = inspect.signature(factory).parameters
+    hints = typing.get_type_hints(factory)
+    chosen = {}
+    for assignment in split_outside_brackets(text, ","):
+        name, equals, value = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise BadInput(f"{where}: {assignment!r} is no setting; write {where}:name=value")
+        if name not in known:
+            raise BadInput(f"{where} has no setting {name!r}; {nearest(name, known) if known else 'it has none'}")
+        chosen[name] = _checked(_parse(value), hints[name], f"{where}.{name}")
+    try:
+        return factory(**chosen)
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def split_outside_brackets(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand in no bracket; none where the text is empty."""
+    parts, depth = [""] if text else [], 0
+    for letter in text:
+        depth += (letter in "[(") - (letter in "])")
+        if letter == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def override(settings: Any, assignment: str) -> Any:
     """Settings with one `name.name=value` carried out. Values are JSON; anything else is text.
 
@@ -140,13 +169,16 @@ def _replaced(settings: Any, names: list[str], text: str, path: str) -> Any:
 
 
 def _named(field: str, name: str) -> Any:
-    """`game=pettingzoo:MODULE` and `scheme=mixed_pool:CO_PLAYER` say more behind the colon; an agent's path is made absolute."""
+    """`game=pettingzoo:MODULE` and `scheme=NAME:CO_PLAYERS` say more behind the colon."""
     if field == "scheme" and ":" in name:
-        name, _, co_player = name.partition(":")
+        name, _, co_players = name.partition(":")
         factory = lookup(SCHEMES, name, "scheme")
-        if "co_player" not in inspect.signature(factory).parameters:
-            raise BadInput(f"scheme {name!r} takes no co-player, but {co_player!r} was given")
-        return factory(co_player=str(Path(co_player).resolve()) if "/" in co_player else co_player)
+        if "co_players" not in inspect.signature(factory).parameters:
+            raise BadInput(f"scheme {name!r} takes no co-players, but {co_players!r} was given")
+        try:
+            return factory(co_players=co_players)
+        except ValueError as error:
+            raise BadInput(f"scheme={name}: {error}") from error
     if field == "game" and name.startswith("pettingzoo:"):
         return build(load("envs.third_party:ThirdPartyGame"), {"module": name.removeprefix("pettingzoo:")}, "game")
     return lookup(_BY_NAME[field], name, field)()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from agents.co_players import CO_PLAYERS
 from envs.game import Game, seat_count
+from training.population import members
 from training.seating import Seating
+from training.settings import BadInput, split_outside_brackets
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,52 @@ def _rotations(game: Game, games: int, first_turn: int) -> torch.Tensor:
     return torch.cat(columns, 1)
 
 
-def mixed_pool(share_of_learners: float = 0.5, co_player: str = "random_table") -> Mixture:
+def mixed_pool(share_of_learners: float = 0.5, co_players: str = "random_table") -> Mixture:
     """Two learners, each meeting the other in half of its trials and a fresh random table in the rest (Weis et al. 2026, section 2).
 
-    `scheme=mixed_pool:tit_for_tat` puts someone else in the tables' place; a trained agent goes by its path.
+    `scheme=mixed_pool:tit_for_tat` puts someone else in the tables' place; see `weighted` for what can stand there.
     """
     # Of a learner's trials a share s is against the other. A learner-learner game is a trial of both, hence the weights s, 1-s, 1-s.
-    kind = co_player.rpartition("/")[2]
-    pairings = [
-        Pairing(("learner_0", "learner_1"), "learner", share_of_learners),
-        Pairing(("learner_0", co_player), kind, 1 - share_of_learners),
-        Pairing(("learner_1", co_player), kind, 1 - share_of_learners),
-    ]
-    return Mixture(("learner_0", "learner_1"), tuple(pairing for pairing in pairings if pairing.weight > 0))
+    learners = ("learner_0", "learner_1")
+    pairings = [Pairing(learners, "learner", share_of_learners)]
+    for learner in learners:
+        pairings += [Pairing((learner, name), kind, (1 - share_of_learners) * share) for name, kind, share in weighted(co_players)]
+    return Mixture(learners, tuple(pairing for pairing in pairings if pairing.weight > 0))
+
+
+def best_response(co_players: str = "random_table") -> Mixture:
+    """One learner against co-players who do not learn: it comes to play a best response to who they are (Weis et al. 2026, step 1).
+
+    `scheme=best_response:tit_for_tat+2*runs/NAME` says against whom; see `weighted`.
+    """
+    return Mixture(("learner_0",), tuple(Pairing(("learner_0", name), kind, share) for name, kind, share in weighted(co_players)))
+
+
+def weighted(text: str) -> list[tuple[str, str, float]]:
+    """[(name, kind, share)] of a mixture such as `random_table+2*tit_for_tat+0.5*runs/NAME`; shares sum to 1.
+
+    A term is a co-player's name, with settings if need be, or the path of an agent, of a directory of agents or of a run, all of whose
+    agents then share its weight and are of one kind. Raises BadInput naming the term.
+    """
+    terms = []
+    for term in split_outside_brackets(text, "+"):
+        found = re.fullmatch(r"(?:([0-9.]+)\*)?(.+)", term.strip())
+        try:
+            weight = float(found[1] or 1) if found else 0.0
+        except ValueError:
+            weight = 0.0
+        if found is None or not 0 < weight < math.inf:
+            raise BadInput(f"{term!r} in {text!r} is no co-player with a weight above 0; write for example random_table+2*tit_for_tat")
+        name = found[2]
+        is_path = ":" not in name and name not in CO_PLAYERS and ("/" in name or Path(name).is_dir())
+        names = members(name) if is_path else [name]
+        kind = _short_name(name)
+        terms += [(each, kind, weight / len(names)) for each in names]
+    total = sum(weight for _, _, weight in terms)
+    return [(name, kind, weight / total) for name, kind, weight in terms]
+
+
+def _short_name(name: str) -> str:
+    """What metrics call those behind a name: of a path the last part that says something."""
+    parts = [part for part in name.split("/") if part not in ("", "population")]
+    return parts[-1] if parts else name
