@@ -47,13 +47,15 @@ class Outlook(NamedTuple):
 class AgentConfig:
     """memory: by name or settings. embedding: E, width of what enters the memory. sees_action, sees_reward: its own last ones.
 
-    activation: on the memory's output, "silu" (swish, as in Weis et al. 2026) or "none".
+    sees_co_player: is told whom it plays with (`training.identity`); an ablation, for then it need not infer them. activation: on the
+    memory's output, "silu" (swish, as in Weis et al. 2026) or "none".
     """
 
     memory: MemoryConfig = field(default_factory=GRUConfig)
     embedding: int = 32
     sees_action: bool = True
     sees_reward: bool = True
+    sees_co_player: bool = False
     activation: str = "silu"
 
     def __post_init__(self) -> None:

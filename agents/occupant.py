@@ -31,7 +31,10 @@ class Decision(NamedTuple):
 
 @runtime_checkable
 class Occupant(Protocol):
-    """A script may also say `reads = {field: number of symbols}`, so that a game that shows something else is refused at the start."""
+    """A script may say more about itself. `reads = {field: number of symbols}`: a game that shows something else is refused at the start.
+    `cooperates_in(state) -> [N, 5]`: its probabilities to cooperate after start, CC, CD, DC, DD, if it plays by nothing else; evaluation
+    then knows the best response to it, and an agent can be told who it is (`training.identity`).
+    """
 
     def start(self, seeds: Int64[Tensor, "N"]) -> State:
         """The state of N seats that have seen nothing. seeds: the luck of each, all that its chance may depend on."""

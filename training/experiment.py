@@ -13,6 +13,7 @@ from envs.chance import Purpose, seeds_of
 from envs.game import Game, Role, role_of_seat
 from envs.iterated_dilemma import IteratedDilemma
 from training.algorithms import A2C, PPO
+from training.identity import role_with_identities
 from training.schemes.mixture import mixed_pool
 from training.schemes.scheme import Scheme
 
@@ -72,16 +73,18 @@ class Experiment:
 
     def roles(self) -> dict[str, Role]:
         """{occupant: the role it sits in} for everyone in the scheme. Raises ValueError where one sits in seats of different spaces."""
-        seating = self.scheme.seat(self.game, self.trials, 0)
+        seating, learners = self.scheme.seat(self.game, self.trials, 0), self.scheme.learners(self.game)
         roles: dict[str, Role] = {}
         for index, name in enumerate(seating.occupants):
             for seat in range(seating.seats.shape[1]):
                 if bool((seating.seats[:, seat] == index).any()):
                     role, _ = role_of_seat(self.game, seat)
+                    if self.agent.sees_co_player and name in learners:
+                        role = role_with_identities(self.game, role)
                     first = roles.setdefault(name, role)
                     if (first.observation_space, first.action_space) != (role.observation_space, role.action_space):
                         raise ValueError(f"{name} sits as {first.name} and as {role.name}, whose spaces differ; want one occupant for each")
-        absent = [name for name in self.scheme.learners(self.game) if name not in roles]
+        absent = [name for name in learners if name not in roles]
         if absent:
             raise ValueError(f"trials is {self.trials}: too few for {', '.join(absent)} to play; want more")
         return roles

@@ -10,6 +10,7 @@ import torch
 from agents.agent import Agent
 from envs.game import Role
 from envs.third_party import ThirdPartyGame
+from training import identity
 from training.evaluation.suites import SUITES
 from training.experiment import Experiment
 from training.population import co_player
@@ -35,15 +36,20 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
     for name in experiment.scheme.co_players(experiment.game):
         occupant = co_player(name)
         if name in roles:
-            _check_co_player(name, occupant, roles[name])
+            check_fits(name, occupant, roles[name])
 
 
-def _check_co_player(name: str, occupant: Any, role: Role) -> None:
+def check_fits(name: str, occupant: Any, role: Role) -> None:
+    """Raises BadInput where an occupant cannot sit in a role: which of its spaces differ, or what it reads that is not shown."""
     if isinstance(occupant, Agent):
-        for kind in ("observation_space", "action_space"):
-            own, the_games = getattr(occupant, kind), getattr(role, kind)
+        perceived = {field: space for field, space in occupant.observation_space.items() if field != identity.FIELD}
+        shown = {field: space for field, space in role.observation_space.items() if field != identity.FIELD}
+        if perceived.keys() != shown.keys():
+            raise BadInput(f"agent {name} perceives {', '.join(perceived)}; {role.name} is shown {', '.join(shown)}")
+        pairs = [("action", occupant.action_space, role.action_space), *((field, perceived[field], shown[field]) for field in shown)]
+        for what, own, the_games in pairs:
             if own != the_games:
-                raise BadInput(f"agent {name} has {kind} {own}; the game has {the_games}")
+                raise BadInput(f"agent {name} has {what} {own}; {role.name} has {the_games} in this game")
         return
     # Scripts say what they read, as {field: number of symbols}, and how many actions they know.
     for field, symbols in getattr(occupant, "reads", {}).items():

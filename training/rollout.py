@@ -17,8 +17,8 @@ from torch import Tensor
 from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, fold
 from envs.game import Game, Observation
-from training import tree
-from training.seating import Group, Seating, group_seats
+from training import identity, tree
+from training.seating import Seating, group_seats
 
 
 class Table(NamedTuple):
@@ -87,6 +87,7 @@ class Rollout:
         names = None if watched is None else set(watched)
         self.watched = [names is None or group.occupant in names for group in self.groups]
         self.keeps_states = keeps_states
+        self.told = [identity.asks(occupant, group.role) for group, occupant in zip(self.groups, self.occupants, strict=True)]
 
     @property
     def trial_steps(self) -> int:
@@ -113,11 +114,12 @@ class Rollout:
 
     def step(self, table: Table) -> tuple[Table, Step]:
         """One step of all games. On a GPU nothing in it waits for the device."""
-        observation = self.game.observe(table.game)
+        views = self._views(table)
         actions: dict[str, Tensor] = {}
         observations, perceived, decisions, states = [], [], [], []
-        for group, occupant, before, watched in zip(self.groups, self.occupants, table.states, self.watched, strict=True):
-            seen, reward = self._perceive(group, observation, table.reward)
+        for (seen, reward), group, occupant, before, watched in zip(
+            views, self.groups, self.occupants, table.states, self.watched, strict=True
+        ):
             decision, state = occupant.act(seen, before, reward)
             if group.role.name not in actions:
                 shape = (len(table.seeds) * group.role.seats, *decision.action.shape[1:])
@@ -153,17 +155,25 @@ class Rollout:
 
     def value_ahead(self, table: Table, group: int) -> Float[Tensor, "N"]:
         """What a group's occupant expects from here on, [N]; 0 where a fresh trial begins. The table stays as it is."""
-        seen, reward = self._perceive(self.groups[group], self.game.observe(table.game), table.reward)
+        seen, reward = self._views(table)[group]
         decision, _ = self.occupants[group].act(seen, table.states[group], reward)
         assert decision.value is not None
         return decision.value.masked_fill(table.fresh[self.groups[group].games], 0.0)
 
-    def _perceive(
-        self, group: Group, observation: dict[str, Observation], reward: dict[str, Tensor]
-    ) -> tuple[Observation, Float[Tensor, "N"]]:
-        role = group.role.name
-        seen = {name: value.flatten(0, 1).index_select(0, group.rows) for name, value in observation[role].items()}
-        return seen, reward[role].flatten().index_select(0, group.rows)
+    def _views(self, table: Table) -> list[tuple[Observation, Float[Tensor, "N"]]]:
+        """What each group of seats perceives: its observation, and the reward of its last action."""
+        observation = self.game.observe(table.game)
+        known = None
+        if any(self.told):
+            known = identity.identities(self.groups, self.occupants, table.states, *self.seating.seats.shape)
+        views = []
+        for group, told in zip(self.groups, self.told, strict=True):
+            role = group.role.name
+            seen = {name: value.flatten(0, 1).index_select(0, group.rows) for name, value in observation[role].items()}
+            if told and known is not None:
+                seen[identity.FIELD] = identity.of_others(known, group)
+            views.append((seen, table.reward[role].flatten().index_select(0, group.rows)))
+        return views
 
     def _go_on(self, table: Table, over: Bool[Tensor, "B"], ended: Bool[Tensor, "B"]) -> Table:
         """The next episode where one is over, the next trial where it was the last."""
