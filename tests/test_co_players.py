@@ -1,13 +1,35 @@
 """Co-players, by letters: C cooperates, D defects. What the other does is given, what they answer is expected."""
 
+import inspect
+import re
+from typing import get_type_hints
+
 import numpy as np
 import pytest
 import torch
+from beartype.door import is_bearable
 from scipy import stats
 
 from agents.co_players import CO_PLAYERS
-from agents.co_players.grim import GrimTrigger
-from agents.co_players.tables import RandomTable, Table, extortion, generous_tit_for_tat
+from agents.co_players.counters import Feld, Majority, Tullock
+from agents.co_players.machines import contrite_tit_for_tat, cycler, davis, grim_trigger, nydegger, remorseful_prober
+from agents.co_players.memory_two import MemoryTwo, RandomMemoryTwo
+from agents.co_players.tables import (
+    AmongTables,
+    RandomReactive,
+    RandomTable,
+    Table,
+    equalizer,
+    extortion,
+    firm_but_fair,
+    generosity,
+    generous_tit_for_tat,
+    grofman,
+    joss,
+    random,
+    reactive,
+    zero_determinant,
+)
 from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, seeds_of
 from envs.iterated_dilemma import IteratedDilemma
@@ -49,6 +71,23 @@ def cooperation_in(player, situation, count=20_000):
     return (decision.action == 0).double().mean().item()
 
 
+def cooperation_after(player, *situations):
+    """With what probability a player cooperates after it saw these situations, one a round."""
+    state = player.start(seeds(1))
+    for situation in situations:
+        decision, state = player.act(sees(situation, 1), state, torch.zeros(1))
+    return decision.policy[0, 0].item()
+
+
+def says(player, *situations):
+    """What a player does, by letters, while it sees these situations."""
+    state, played = player.start(seeds(1)), ""
+    for situation in situations:
+        decision, state = player.act(sees(situation, 1), state, torch.zeros(1))
+        played += letters(decision.action)
+    return played
+
+
 def play(names, trials, rounds=100, first=0, game=None, **occupants):
     """The rollout's log of one trial each, and the rollout."""
     rollout = Rollout(
@@ -71,6 +110,55 @@ def play(names, trials, rounds=100, first=0, game=None, **occupants):
         ("grim_trigger", "CCDCC", "CCCDD"),
         ("grim_trigger", "DDCDC", "CDDDD"),
         ("grim_trigger", "CCCCC", "CCCCC"),
+        ("alternator", "DDDCC", "CDCDC"),
+        ("cycler", "DDDCCDD", "CCDCCDC"),
+        ("suspicious_tit_for_tat", "CDC", "DCD"),
+        ("reactive", "DDCDC", "CDDCD"),
+        ("table", "DDCDC", "CDDCD"),
+        ("contrite_tit_for_tat", "DDCDC", "CDDCD"),
+        ("anti_tit_for_tat", "CCDD", "CDDC"),
+        ("bully", "CCDD", "DDDC"),
+        ("win_shift_lose_stay", "CCDDC", "DCDDD"),
+        ("appeaser", "DDCDC", "CDCCD"),
+        ("tit_for_two_tats", "DDCDDD", "CCDCCD"),
+        ("memory_two", "DDCDDD", "CCDCCD"),
+        ("two_tits_for_tat", "DCCCDDC", "CDDCCDD"),
+        ("hard_tit_for_tat", "DCCCCDC", "CDDDCCD"),
+        ("hard_tit_for_two_tats", "DDCCCDCD", "CCDDCCCC"),
+        ("slow_tit_for_tat", "DDCDCCD", "CCDDDDC"),
+        ("spiteful_tit_for_tat", "DCDDCC", "CDCDDD"),
+        ("soft_grudger", "DCCCCCCDC", "CDDDDCCCD"),
+        # A defection in the first round of making up is overlooked, in the second it is not.
+        ("soft_grudger", "DCCCCDCCC", "CDDDDCCCC"),
+        ("soft_grudger", "DCCCCCDCC", "CDDDDCCDD"),
+        ("fool_me_once", "DCDCC", "CCCDD"),
+        ("forgiver", "DCCCCCCCCCCC", "CDDDDDDDDDCC"),
+        ("gradual", "DCCCDCCCCC", "CDCCCDDCCC"),
+        ("gradual", "DDDDDDDDDDDDD", "CDCCDDCCDDDCC"),
+        ("soft_majority", "DCCDDD", "CDCCCD"),
+        ("hard_majority", "DCCDDD", "DDDCDD"),
+        ("davis", "DCCCCCCCCCCC", "CCCCCCCCCCDD"),
+        ("davis", "CCCCCCCCCCDCC", "CCCCCCCCCCCDD"),
+        ("davis", "CCCCCCCCCDCCC", "CCCCCCCCCCDDD"),
+        ("shubik", "DDCDDDC", "CDCCDDC"),
+        ("nydegger", "CCCCC", "CCCCC"),
+        # Sums 62, 47 and 43: it gives in. Then 22, on the list, and 21, not on it.
+        ("nydegger", "DDDDDD", "CDDCCC"),
+        ("nydegger", "DCCCC", "CDDDC"),
+        ("handshake", "CDDD", "CDCC"),
+        ("handshake", "CCDD", "CDDD"),
+        ("handshake", "DDCC", "CDDD"),
+        ("prober", "CCCDC", "DCCDD"),
+        ("prober", "CDCDC", "DCCCD"),
+        ("prober", "CCDCC", "DCCDC"),
+        ("prober_2", "CDCDD", "DCCCC"),
+        ("prober_2", "CCCDC", "DCCCD"),
+        ("prober_2", "CDDCD", "DCCDC"),
+        ("prober_3", "CCDCD", "DCDDD"),
+        ("prober_3", "CDDCD", "DCDDC"),
+        ("hard_prober", "CCCDCD", "DDCCDD"),
+        ("hard_prober", "CDCDCD", "DDCCDC"),
+        ("hard_prober", "CCDCCC", "DDCCCC"),
     ],
 )
 def test_a_strategy_answers_these_moves_with_those(name, others, expected):
@@ -78,7 +166,7 @@ def test_a_strategy_answers_these_moves_with_those(name, others, expected):
 
 
 def test_grim_is_provoked_by_the_others_defection_alone():
-    player = GrimTrigger()
+    player = grim_trigger()
     for situation, expected in (("", "C"), ("CC", "C"), ("DC", "C"), ("CD", "D"), ("DD", "D")):
         decision, _ = player.act(sees(situation, 1), player.start(seeds(1)))
         assert letters(decision.action) == expected
@@ -91,10 +179,112 @@ def test_grim_is_provoked_by_the_others_defection_alone():
 
 
 def test_grim_bears_a_grudge_row_by_row():
-    player = GrimTrigger()
+    player = grim_trigger()
     _, state = player.act({"outcome": torch.tensor([1, 2, 3, 4])}, player.start(seeds(4)))
     decision, _ = player.act({"outcome": torch.tensor([1, 1, 1, 1])}, state)
     assert letters(decision.action) == "CDCD"
+
+
+def test_contrite_tit_for_tat_takes_the_answer_to_its_own_slip():
+    # It meant to cooperate in the second round and did not; the other's tit for tat in the third is not paid back.
+    assert says(contrite_tit_for_tat(), "", "CC", "DC", "CD", "CC") == "CCCCC"
+    # Contrite until it has cooperated: after two slips in a row too.
+    assert says(contrite_tit_for_tat(), "", "DC", "DD", "CD", "CC") == "CCCCC"
+    # Both in bad standing: its next slip is no just answer, so that the other's is one.
+    assert says(contrite_tit_for_tat(), "", "DD", "DC", "CD") == "CCCC"
+    # The other's slip, its answer, and the other's cooperation in spite of the answer.
+    assert says(contrite_tit_for_tat(), "", "CD", "DC", "CC") == "CDCC"
+    # The answer to an answer is an offence.
+    assert says(contrite_tit_for_tat(), "", "CD", "DD", "DD", "DC") == "CDDDC"
+
+
+def test_slow_tit_for_tat_repeats_what_it_really_did():
+    # It saw CD after CC, and repeats its own last action, a slip.
+    assert says(co_player("slow_tit_for_tat"), "", "CC", "DD") == "CCD"
+
+
+def test_nydegger_punishes_an_exchange_of_defections_that_the_other_began():
+    # The exception in the third round, where tit-for-tat would cooperate; had it not answered in the second, it would.
+    assert says(nydegger(), "", "CD", "DC") == "CDD"
+    assert says(nydegger(), "", "CD", "CC") == "CDC"
+
+
+def test_remorseful_prober_takes_the_answer_to_a_defection_that_it_tried():
+    player = remorseful_prober(0.25)
+    assert [cooperation_after(player, *seen) for seen in ([""], ["", "CC"], ["", "CD"])] == [1.0, 0.75, 0.0]
+    assert cooperation_after(player, "", "CC", "DC", "CD") == 1.0
+    # Only the first answer, and none to a defection that was an answer itself.
+    assert cooperation_after(player, "", "CC", "DC", "CD", "CD") == 0.0
+    assert cooperation_after(player, "", "CD", "DC", "CD") == 0.0
+    with pytest.raises(ValueError, match=r"defection is 2.0; want a probability from 0 to 1"):
+        remorseful_prober(2.0)
+
+
+def test_tullock_cooperates_a_tenth_less_than_the_other_in_its_last_ten_rounds():
+    assert cooperation_after(Tullock(), "", *["CD"] * 10) == 1.0
+    assert cooperation_after(Tullock(), "", *["CC"] * 11) == pytest.approx(0.9)
+    assert cooperation_after(Tullock(), "", *["CC"] * 6, *["CD"] * 5) == pytest.approx(0.4)
+    assert cooperation_after(Tullock(), "", *["CD"] * 3, *["CC"] * 8) == pytest.approx(0.7)
+    assert cooperation_after(Tullock(), "", "CC", *["DD"] * 10) == 0.0
+
+
+def test_feld_returns_cooperation_less_and_less():
+    assert cooperation_after(Feld(), "") == 1.0
+    assert cooperation_after(Feld(), "", *["CC"] * 100) == pytest.approx(0.75)
+    assert cooperation_after(Feld(), "", *["CC"] * 200) == pytest.approx(0.5)
+    assert cooperation_after(Feld(), "", *["CC"] * 300) == pytest.approx(0.5)
+    assert cooperation_after(Feld(), "", *["CC"] * 100, "CD") == 0.0
+    assert cooperation_after(Feld(end=0.0, rounds=4), "", "CC", "DC") == pytest.approx(0.5)
+
+
+def test_a_game_that_starts_again_is_no_round_for_those_who_remember():
+    assert says(grim_trigger(), "", "CD", "", "CC") == "CDDD"
+    assert says(co_player("two_tits_for_tat"), "", "CD", "", "DC", "DC") == "CDDDC"
+    assert says(co_player("soft_majority"), "", "CD", "", "", "DC") == "CDDDC"
+    assert cooperation_after(Tullock(), "", *["CD"] * 10, *[""] * 5) == 0.0
+
+
+def test_settings_change_what_the_classics_do():
+    assert says(cycler("DDC"), "", *["CC"] * 6) == "DDCDDCD"
+    assert says(davis(2), "", "CD", "CC", "CC") == "CCDD"
+    assert says(davis(0), "", "CD", "CC") == "CDD"
+    assert says(Majority(0.25), "", "CD", "CC", "CC", "CC", "CD") == "CDDDCD"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: cycler(""), r"pattern is ''; want letters C and D, such as 'CCD'"),
+        (lambda: cycler("CXD"), r"pattern is 'CXD'; want letters C and D"),
+        (lambda: davis(-1), r"rounds is -1; want from 0 to 1,000"),
+        (lambda: Majority(1.5), r"share is 1.5; want a share from 0 to 1"),
+        (lambda: Feld(end=-0.5), r"end is -0.5; want a probability from 0 to 1"),
+        (lambda: Feld(rounds=0), r"rounds is 0; want at least 1"),
+        (lambda: reactive(after_d=1.5), r"cooperates is .*1.5.*; want five probabilities"),
+        (lambda: MemoryTwo((0.5,) * 5), r"cooperates is .*; want 21 probabilities, for start, CC, CD, DC, DD, CC CC, CC CD, "),
+        (lambda: RandomTable(a=0.0), r"a is 0.0; want one number above 0, or 5 of them"),
+        (lambda: RandomTable(b=(1.0, 2.0)), r"b is \(1.0, 2.0\); want one number above 0, or 5 of them"),
+        (lambda: RandomReactive(a=float("inf")), r"a is inf; want one number above 0, or 3 of them"),
+        (lambda: RandomMemoryTwo(levels=1), r"levels is 1; want 0 \(any probability\) or at least 2"),
+        (lambda: AmongTables(()), r"tables is \(\); want one or more of five probabilities"),
+        (lambda: AmongTables(weights=(1.0, 2.0)), r"weights is \(1.0, 2.0\); want 4 numbers from 0, not all 0"),
+        (lambda: AmongTables(weights=(0.0,) * 4), r"weights is .*; want 4 numbers from 0, not all 0"),
+        (
+            lambda: zero_determinant(baseline=7.0),
+            r"slope is 0.5 and baseline is 7.0; no such table, want a slope from 0 to 1 and a baseline",
+        ),
+        (lambda: zero_determinant(slope=1.5), r"slope is 1.5 and baseline is 0.5; no such table"),
+        (lambda: zero_determinant(slope=-1.5), r"slope is -1.5 and baseline is 0.5; no such table"),
+        (lambda: zero_determinant(slope=float("nan")), r"slope is nan and baseline is 0.5; no such table"),
+        (lambda: equalizer(1.5), r"slope is 0.0 and baseline is 1.5; no such table, .* from 0.0 to 1.0"),
+        (lambda: extortion(scale=0.0), r"scale is 0.0; want a share above 0, up to 1"),
+        (lambda: generosity(0.5), r"slope is 0.5; want at least 1"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(make, expected):
+    with pytest.raises(ValueError, match=expected) as caught:
+        make()
+    assert "\n" not in str(caught.value)
 
 
 def test_generous_tit_for_tat_forgives_a_third_of_defections():
@@ -132,6 +322,131 @@ def test_a_random_table_is_five_independent_even_draws():
         assert stats.kstest(tables[:, situation].numpy(), "uniform").pvalue > 1e-3
     off_diagonal = torch.corrcoef(tables.T) - torch.eye(5)
     assert off_diagonal.abs().max() < 4 / 20_000**0.5
+
+
+def test_a_random_table_of_a_seed_stays_what_it_was():
+    drawn = RandomTable().start(torch.tensor([1, 2])).cooperates * 2**24
+    assert drawn.tolist() == [[14887452, 12698378, 2566865, 7963023, 7720733], [10349861, 14993159, 2894093, 5679441, 2376368]]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "below_half"),
+    # The distribution function at 1/2: 1 - (1 - 1/2^a)^b.
+    [(1.0, 1.0, 0.5), (2.0, 1.0, 0.25), (1.0, 2.0, 0.75), (0.5, 0.5, 0.4588)],
+)
+def test_a_shape_bends_every_probability(a, b, below_half):
+    tables = RandomTable(a=a, b=b).start(seeds(20_000)).cooperates
+    assert tables.dtype == torch.float32
+    # Four standard errors of a frequency in 20,000.
+    assert ((tables < 0.5).double().mean(0) - below_half).abs().max() < 0.0142
+
+
+def test_every_situation_has_its_own_shape():
+    tables = RandomTable(a=(1.0, 2.0, 1.0, 1.0, 1.0), b=(1.0, 1.0, 1.0, 1.0, 2.0)).start(seeds(20_000)).cooperates
+    below_half = (tables < 0.5).double().mean(0)
+    assert (below_half - torch.tensor([0.5, 0.25, 0.5, 0.5, 0.75])).abs().max() < 0.0142
+    assert torch.equal(tables[:, [0, 2, 3]], RandomTable().start(seeds(20_000)).cooperates[:, [0, 2, 3]])
+
+
+@pytest.mark.parametrize(("levels", "values"), [(2, [0.0, 1.0]), (3, [0.0, 0.5, 1.0]), (5, [0.0, 0.25, 0.5, 0.75, 1.0])])
+def test_levels_are_evenly_spaced_and_equally_frequent(levels, values):
+    found, counts = RandomTable(levels=levels).start(seeds(4_000)).cooperates.unique(return_counts=True)
+    assert found.tolist() == values
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+def test_pure_strategies_lean_as_their_shape_does():
+    tables = RandomTable(a=2.0, levels=2).start(seeds(20_000)).cooperates
+    assert (tables.double().mean(0) - 0.75).abs().max() < 0.0123
+
+
+def test_a_random_reactive_strategy_looks_at_nothing_but_the_others_last_action():
+    tables = RandomReactive().start(seeds(20_000)).cooperates.double()
+    assert torch.equal(tables[:, 1], tables[:, 3])
+    assert torch.equal(tables[:, 2], tables[:, 4])
+    for situation in range(3):
+        assert stats.kstest(tables[:, situation].numpy(), "uniform").pvalue > 1e-3
+    assert (torch.corrcoef(tables[:, :3].T) - torch.eye(3)).abs().max() < 4 / 20_000**0.5
+
+
+def test_one_of_several_tables_is_drawn_by_its_weight():
+    tables = ((0.1, 0.2, 0.3, 0.4, 0.5), (1.0, 0.0, 1.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
+    drawn = AmongTables(tables, (3.0, 1.0, 0.0)).start(seeds(20_000)).cooperates
+    first = (drawn == torch.tensor(tables[0])).all(1)
+    second = (drawn == torch.tensor(tables[1])).all(1)
+    assert (first | second).all()
+    assert abs(first.double().mean().item() - 0.75) < 0.0123
+
+
+def test_several_tables_without_weights_are_equally_frequent():
+    drawn = AmongTables().start(seeds(4_000)).cooperates
+    found, counts = drawn.unique(dim=0, return_counts=True)
+    classics = [[0, 0, 0, 0, 0], [1, 1, 0, 0, 1], [1, 1, 0, 1, 0], [1, 1, 1, 1, 1]]
+    assert found.tolist() == classics
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("seen", "situation"),
+    [
+        ([""], 0),
+        (["", "CC"], 1),
+        (["", "CD"], 2),
+        (["", "DC"], 3),
+        (["", "DD"], 4),
+        (["", "CC", "CC"], 5),
+        (["", "CC", "DD"], 8),
+        (["", "CD", "CC"], 9),
+        (["", "DC", "CD"], 14),
+        (["", "DD", "DD"], 20),
+        (["", "CC", "DC", "CD"], 14),
+        # The game starts again.
+        (["", "CC", "DC", ""], 0),
+        (["", "CC", "DC", "", "CD"], 2),
+        (["", "CC", "DC", "", "CD", "CC"], 9),
+    ],
+)
+def test_a_memory_two_table_is_read_in_the_order_it_promises(seen, situation):
+    player = MemoryTwo(tuple(place / 32 for place in range(21)))
+    assert cooperation_after(player, *seen) == situation / 32
+
+
+def test_a_random_memory_two_table_is_21_independent_even_draws():
+    player = RandomMemoryTwo()
+    state = player.start(seeds(20_000))
+    tables = state.cooperates.double()
+    assert tables.shape == (20_000, 21)
+    # 21 tests at once.
+    assert min(stats.kstest(tables[:, situation].numpy(), "uniform").pvalue for situation in range(21)) > 1e-4
+    assert (torch.corrcoef(tables.T) - torch.eye(21)).abs().max() < 5 / 20_000**0.5
+    decision, after = player.act(sees("", 20_000), state)
+    assert torch.equal(decision.policy[:, 0], state.cooperates[:, 0])
+    assert torch.equal(after.cooperates, state.cooperates)
+    assert set(RandomMemoryTwo(levels=2).start(seeds(50)).cooperates.flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("player", "cooperates"),
+    [
+        (random(0.25), (0.25, 0.25, 0.25, 0.25, 0.25)),
+        (reactive(0.1, 0.2, 0.3), (0.1, 0.2, 0.3, 0.2, 0.3)),
+        (joss(), (1.0, 0.9, 0.0, 0.9, 0.0)),
+        (firm_but_fair(), (1.0, 1.0, 0.0, 1.0, 0.6667)),
+        (grofman(), (1.0, 1.0, 0.2857, 0.2857, 1.0)),
+    ],
+)
+def test_a_table_by_name_holds_these_probabilities(player, cooperates):
+    assert player.cooperates == pytest.approx(cooperates, abs=1e-4)
+
+
+@pytest.mark.parametrize("player", [RandomTable(), RandomReactive(a=2.0), AmongTables(), joss()])
+def test_a_memory_one_table_tells_its_five_probabilities(player):
+    state = player.start(seeds(30))
+    told = player.cooperates_in(state)
+    assert told.shape == (30, 5)
+    for situation, symbol in SYMBOL.items():
+        decision, _ = player.act(sees(situation, 30), state)
+        assert torch.equal(told[:, symbol], decision.policy[:, 0])
 
 
 def test_a_random_table_stays_the_same_within_a_trial_and_is_drawn_anew_for_the_next():
@@ -197,6 +512,50 @@ def test_extortion_is_press_and_dysons_at_the_largest_scale():
     assert extortion(3.0, 5.0, 3.0, 1.0, 0.0).cooperates == pytest.approx((0, 9 / 13, 0, 7 / 13, 0))
 
 
+def test_half_the_largest_scale_is_press_and_dysons_own_example():
+    # Their phi = 1/26, where 1/13 is the largest.
+    assert extortion(3.0, 5.0, 3.0, 1.0, 0.0, scale=0.5).cooperates == pytest.approx((0, 11 / 13, 1 / 2, 7 / 26, 0))
+
+
+@pytest.mark.parametrize(
+    ("player", "cooperates"),
+    # Stewart and Plotkin 2012, ZDGTFT-2 and ZDSet-2, for payoffs 5, 3, 1, 0.
+    [
+        (generosity(2.0, 5.0, 3.0, 1.0, 0.0), (1, 1, 1 / 8, 1, 1 / 4)),
+        (equalizer(2.0, 5.0, 3.0, 1.0, 0.0, scale=0.75), (1, 3 / 4, 1 / 4, 1 / 2, 1 / 4)),
+    ],
+)
+def test_the_generous_and_the_setter_are_stewart_and_plotkins(player, cooperates):
+    assert player.cooperates == pytest.approx(cooperates)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize(("slope", "baseline"), [(0.5, 0.0), (0.25, 1.0), (0.8, 0.3), (0.0, 0.25), (-0.2, 0.5)])
+def test_a_zero_determinant_table_holds_the_others_payoff_on_its_line(slope, baseline, scale):
+    payoffs = (2.0, 1.0, 0.0, -1.0)
+    x = zero_determinant(slope, baseline, scale).cooperates[1:]
+    seen = []
+    for y in np.random.Generator(np.random.PCG64(2)).uniform(0.05, 0.95, (20, 4)):
+        mine, others = long_run_payoffs(x, y, payoffs)
+        assert abs((others - baseline) - slope * (mine - baseline)) < 1e-9
+        seen.append(mine)
+    assert max(seen) - min(seen) > 0.05
+
+
+def test_a_generous_table_loses_twice_what_the_other_lacks():
+    x = generosity(2.0).cooperates[1:]
+    for y in np.random.Generator(np.random.PCG64(3)).uniform(0.05, 0.95, (20, 4)):
+        mine, others = long_run_payoffs(x, y, (2.0, 1.0, 0.0, -1.0))
+        assert abs((1 - mine) - 2 * (1 - others)) < 1e-9
+        assert mine < others
+
+
+def test_an_equalizer_lets_nobody_earn_more_or_less():
+    rewards = [mean_rewards(("equalizer", other), 400)[1] for other in ("always_cooperate", "always_defect", "tit_for_tat")]
+    # The first round adds up to 0.015 to 0.5; a mean of 400 trials has an error of about 0.01.
+    assert rewards == pytest.approx([0.5, 0.5, 0.5], abs=0.05)
+
+
 def test_extortion_with_slope_1_is_tit_for_tat_after_a_defection():
     assert extortion(1.0).cooperates == pytest.approx((0, 1, 0, 1, 0))
 
@@ -211,6 +570,8 @@ def test_extortion_of_less_than_nothing_is_refused():
         extortion(0.5)
 
 
+SENTENCE = re.compile(r"[A-Z0-9](?!.*[.!?] [A-Z]).*\.")
+
 each_co_player = pytest.mark.parametrize("name", CO_PLAYERS)
 
 
@@ -221,14 +582,20 @@ def test_the_same_seeds_give_the_same_play(name):
         assert torch.equal(one.action, other.action)
 
 
-@pytest.mark.parametrize("name", ["random_table", "generous_tit_for_tat", "extortion", "random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("random_table", "random_reactive", "random_memory_two", "among_tables", "generous_tit_for_tat", "extortion", "random"),
+        *("joss", "grofman", "feld", "remorseful_prober", "generosity", "equalizer", "naive_learner"),
+    ],
+)
 def test_other_seeds_give_other_play(name):
-    luck = torch.zeros(20, 40, dtype=torch.int64) + SYMBOL["CD"] if name == "generous_tit_for_tat" else torch.full((20, 40), SYMBOL["DC"])
+    outcomes = torch.randint(5, (20, 40), generator=torch.Generator().manual_seed(4))
 
     def actions(first):
         player = co_player(name)
         state, played = player.start(seeds(40, first)), []
-        for outcome in luck:
+        for outcome in outcomes:
             decision, state = player.act({"outcome": outcome}, state, torch.zeros(40))
             played.append(decision.action)
         return torch.stack(played)
@@ -265,6 +632,36 @@ def test_acting_leaves_the_old_state_and_says_with_what_probability(name):
     assert (decision.action.shape, decision.action.dtype) == ((30,), torch.int64)
     torch.testing.assert_close(decision.policy.sum(-1), torch.ones(30))
     assert decision.policy.gather(-1, decision.action[:, None]).gt(0).all()
+
+
+@each_co_player
+def test_nobody_leaves_the_device_or_waits_for_it(name):
+    # On the meta device there are no numbers: whoever asks for one fails.
+    player = load(CO_PLAYERS[name])()
+    state = player.start(torch.zeros(3, dtype=torch.int64, device="meta"))
+    observation = {"outcome": torch.zeros(3, dtype=torch.int64, device="meta")}
+    decision, after = player.act(observation, state, torch.zeros(3, device="meta"))
+    for old, new in zip(state, after, strict=True):
+        assert (old.device.type, new.device.type) == ("meta", "meta")
+        assert (old.dtype, old.shape) == (new.dtype, new.shape)
+        assert old.dtype in (torch.float32, torch.int64, torch.bool)
+    assert (decision.action.device.type, decision.policy.device.type) == ("meta", "meta")
+    assert decision.policy.dtype == torch.float32
+
+
+@each_co_player
+def test_every_setting_has_a_default_of_its_type(name):
+    factory = load(CO_PLAYERS[name])
+    hints = get_type_hints(factory)
+    for setting in inspect.signature(factory).parameters.values():
+        assert is_bearable(setting.default, hints[setting.name])
+
+
+@each_co_player
+def test_a_co_player_is_told_in_one_sentence(name):
+    first = load(CO_PLAYERS[name]).__doc__.splitlines()[0]
+    assert SENTENCE.fullmatch(first)
+    assert len(first) <= 100
 
 
 def test_the_policy_gives_the_probability_to_cooperate_first():
