@@ -2,7 +2,7 @@
 
 python launch.py train PRESET [setting=value ...]
 python launch.py train --resume RUN
-python launch.py evaluate RUN [RUN ...] [--suite NAME]
+python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME]
 python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets]
 """
@@ -78,7 +78,7 @@ def train(options: argparse.Namespace) -> int:
     except Failed as failure:
         return _complain(str(failure), code=1)
     if options.evaluate:
-        _evaluate([run], None, None, 4)
+        _evaluate([run], _parser().parse_args(["evaluate", "."]))
     is_active = os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix
     print("\nNext:" if is_active else "\nNext (after . .venv/bin/activate):")
     if not options.evaluate:
@@ -90,15 +90,14 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    from training.run import Run
     from training.settings import BadInput
 
     if options.trials is not None and options.trials < 1:
         raise BadInput(f"--trials is {options.trials}; want at least 1")
-    if options.record < 0:
-        raise BadInput(f"--record is {options.record}; want 0 or more")
-    runs = [Run.open(directory, trust=options.trust) for directory in options.directories]
-    _evaluate(runs, options.suite, options.trials, options.record)
+    for name in ("record", "exploit", "best_responses"):
+        if getattr(options, name) < 0:
+            raise BadInput(f"--{name.replace('_', '-')} is {getattr(options, name)}; want 0 or more")
+    _evaluate(options.who, options)
     return 0
 
 
@@ -140,15 +139,26 @@ def _experiment(options: argparse.Namespace) -> Any:
     return experiment
 
 
-def _evaluate(runs: list[Any], suite: str | None, trials: int | None, record: int) -> None:
+def _evaluate(who: list[Any], options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from training.evaluation.evaluate import as_grids
-    from training.evaluation.evaluate import evaluate as evaluate_runs
+    from training.evaluation.contenders import enter
+    from training.evaluation.evaluate import Extras
+    from training.evaluation.evaluate import evaluate as evaluate_all
+    from training.evaluation.screen import as_grids
 
+    def warn(text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+
+    entrants = enter(who, options.game, trust=options.trust, skip=warn if options.skip_damaged else None)
+    extras = Extras(options.cross_play, options.exploit, options.best_responses)
+    out = Path(options.out) if options.out else None
+    done = evaluate_all(entrants, options.suite, options.trials, options.record, extras, out, lambda text: print(text, flush=True))
     console = Console()
-    for grid in as_grids(evaluate_runs(runs, suite, trials, record)):
+    for grid in as_grids(done.results, console.width):
         console.print(grid)
+        console.print()
+    print(f"report: {done.report}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,11 +174,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(verb)
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser("evaluate", help="meet held-out co-players", description="Evaluate runs (several are seeds of one experiment).")
-    verb.add_argument("directories", nargs="+", metavar="RUN")
+    about = "Evaluate runs, agents and scripts. Runs that differ only in their seed are seeds of one line of the results."
+    verb = verbs.add_parser("evaluate", help="meet held-out co-players", description=about)
+    what = "a run, an agent's directory, a directory of agents, a name from: launch.py list co_players, or module:object"
+    verb.add_argument("who", nargs="+", metavar="WHO", help=what)
     verb.add_argument("--suite", help="a name from: launch.py list suites (default: the preset's)")
     verb.add_argument("--trials", type=int, help="per scenario and agent (default: the suite's)")
+    verb.add_argument("--cross-play", action="store_true", help="also everyone with everyone, and what a population makes of it")
+    verb.add_argument("--exploit", type=int, default=0, metavar="N", help="also train a fresh learner against each, N iterations")
+    what = "also train a best response, N iterations, wherever none is known exactly"
+    verb.add_argument("--best-responses", type=int, default=0, metavar="N", help=what)
     verb.add_argument("--record", type=int, default=4, metavar="N", help="trials to record per scenario (default: 4)")
+    verb.add_argument("--game", help="by name, with its defaults (default: the runs')")
+    verb.add_argument("--out", metavar="DIR", help="where results go (default: the runs' directories)")
+    verb.add_argument("--skip-damaged", action="store_true", help="leave out agents that cannot be read instead of stopping")
     _add_trust(verb)
     verb.set_defaults(run=evaluate)
 

@@ -134,7 +134,7 @@ def _from_elsewhere(module: str, name: str) -> Occupant:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-        occupant = found() if isinstance(found, type) or not isinstance(found, Occupant) else found
+        occupant = found() if isinstance(found, type) else found
     # Whatever somebody else's code makes of being imported: it is named.
     except Exception as error:
         raise BadInput(f"no co-player is called {module}:{name}: {type(error).__name__}: {error}") from error

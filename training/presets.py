@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agents.agent import AgentConfig
 from envs.iterated_dilemma import prisoners_dilemma
 from memory.gru import GRUConfig
 from training.algorithms import PPO
 from training.experiment import Experiment
-from training.schemes.mixture import mixed_pool
+from training.schemes.mixture import best_response, mixed_pool
 from training.schemes.self_play import independent
 
 PRESETS: dict[str, str] = {
+    "ipd_in_context_quick": "training.presets:ipd_in_context_quick",
     "ipd_mixed_pool_quick": "training.presets:ipd_mixed_pool_quick",
     "two_learners": "training.presets:two_learners",
 }
@@ -47,6 +50,22 @@ def ipd_mixed_pool_quick() -> Experiment:
         ),
         trials=768,
         iterations=450,
+    )
+
+
+def ipd_in_context_quick() -> Experiment:
+    """In-context best response to random tables, the first step of Weis et al. 2026, in eight minutes.
+
+    One learner (a GRU of 32) against tables drawn anew for every trial. Nothing tells it whom it meets: it must find out by playing.
+    """
+    quick = ipd_mixed_pool_quick()
+    return replace(
+        quick,
+        preset="ipd_in_context_quick",
+        scheme=best_response(),
+        # Much entropy for long, as in `ipd_mixed_pool_quick`, but down to where what is left of it costs little against tables.
+        algorithm=replace(quick.algorithm, final_entropy_coefficient=0.05),
+        iterations=1400,
     )
 
 

@@ -198,6 +198,10 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         each = [arguments[0]] * len(value) if arguments[-1:] == (Ellipsis,) else list(arguments)
         if len(each) == len(value):
             return tuple(_checked(item, kind, where) for item, kind in zip(value, each, strict=True))
+    if isinstance(value, tuple):
+        for kind in arguments:
+            if typing.get_origin(kind) is tuple:
+                return _checked(value, kind, where)
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if is_number and float in (hint, *arguments) and int not in arguments:
         return float(value)

@@ -1,202 +1,435 @@
-"""Evaluation: agents of one or several runs against a suite's co-players, on luck that no run trains on."""
+"""Evaluation: contenders in a suite's scenarios, on luck that no run trains on. What is found is described in docs/evaluation.md."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as Grid
-from rich.text import Text
 
 from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
-from envs.game import role_of_seat
+from envs.game import role_of_seat, seat_count
 from training import recording
-from training.evaluation.statistics import Interval, bootstrap, mean_of, resampled_means
-from training.evaluation.suites import FOCAL, SUITES, Scenario, Suite
-from training.experiment import Experiment
+from training.evaluation import inference, population_games, responses
+from training.evaluation.contenders import Contender, Entrants, Member, enter
+from training.evaluation.play import Played, figures_of, play
+from training.evaluation.reciprocity import extortion_slope
+from training.evaluation.report import write_report
+from training.evaluation.statistics import (
+    Interval,
+    bootstrap,
+    interquartile_mean,
+    mean_of,
+    paired_difference,
+    probability_of_improvement,
+    resampled_means,
+)
+from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Scenario, Suite
+from training.files import write_atomically
+from training.occupants import check_fits
 from training.population import co_player
-from training.rollout import Rollout, Step
-from training.run import Run
+from training.run import Run, json_bytes
 from training.seating import one_table
 from training.settings import BadInput, lookup
 
 Array = NDArray[Any]
 
+FORMAT = 2
+# How many steps into a trial its memory is read; the last ones only in long trials.
+READ_AFTER = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 99, 150, 200, 300, 500, 1000)
+# Trials per scenario that the reading is fitted to: enough for a linear map of a few hundred numbers.
+READ_TRIALS = 64
+
+
+class Extras(NamedTuple):
+    """What is done beside playing the suite. cross_play: everyone with everyone. exploit: iterations for which a fresh learner trains
+    against each contender. best_responses: iterations for which one trains against each scenario's co-player whose best response is not
+    known exactly. 0: not at all.
+    """
+
+    cross_play: bool = False
+    exploit: int = 0
+    best_responses: int = 0
+
+
+class Evaluation(NamedTuple):
+    """results: what results.json holds for the suite. report: the path of the HTML page."""
+
+    results: dict[str, Any]
+    report: Path
+
 
 class Outcome(NamedTuple):
-    """One agent in one scenario. figures: {name: [n, T]} per trial and step, for the agent ("reward", the game's measures) and for the
-    others together ("other_..."). Steps after a trial's end are NaN.
+    """One contender in one scenario. figures: {name: [S, n, T] or [S, n]}, S members on the same n trials; of `training.evaluation.play`.
+    played: by member. co_player: who sat opposite, where that is one, the same for every member and no learner of its run.
     """
 
     agent: str
-    scenario: str
+    scenario: Scenario
     figures: dict[str, Array]
+    played: list[Played]
+    co_player: Occupant | None
 
 
-def evaluate(runs: list[Run], suite_name: str | None = None, trials: int | None = None, record: int = 4) -> dict[str, Any]:
-    """Plays the suite with every learner of every run; writes results, figures and recordings into each run's directory.
+class _Table(NamedTuple):
+    """A scenario's seats for one member of a contender."""
 
-    Runs are taken as seeds of one experiment. Returns what results.json holds for this suite.
+    names: tuple[str, ...]
+    seats: tuple[int, ...]
+    occupants: dict[str, Occupant]
+    run: Run | None
+
+
+def evaluate(
+    who: Sequence[str | Path | Run] | Entrants,
+    suite_name: str | None = None,
+    trials: int | None = None,
+    record: int = 4,
+    extras: Extras | None = None,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Evaluation:
+    """Plays the suite with everyone named (see `enter`); writes results, figures, recordings and a report.
+
+    Into every run's directory, or where no run takes part into `out` (by default a new directory under runs/). Nothing is written before
+    everything that can be wrong with the input has been found. `say` is told of progress. Raises BadInput.
     """
-    first = runs[0].experiment
-    for number, run in enumerate(runs):
-        if _apart_from_seed(run.experiment) != _apart_from_seed(first):
-            raise BadInput(f"{run.directory} has other settings than {runs[0].directory}; only seeds of one experiment go together")
-        if run.experiment.seed in [other.experiment.seed for other in runs[:number]]:
-            raise BadInput(f"{run.directory} has seed {run.experiment.seed}, as another run has; only different seeds tell about seeds")
-    suite = find_suite(suite_name or first.suite, runs[0])
+    entrants = who if isinstance(who, Entrants) else enter(who)
+    extras = extras or Extras()
+    suite = find_suite(suite_name or entrants.experiment.suite, entrants)
     trials = trials or suite.trials
     if trials > 1_000_000:
         raise BadInput(f"{trials} trials per scenario; want at most 1,000,000")
-    # Whatever is damaged should be found before anything is written.
-    for run in runs:
-        run.population()
+    if (extras.cross_play or extras.exploit or extras.best_responses) and not _is_a_meeting_of_equals(entrants):
+        raise BadInput("cross-play and trained responses are for games of two equal seats")
+    tables = seat_everyone(entrants, suite)
+    for run in entrants.runs:
         run.read_json("results.json")
-    by_agent: dict[tuple[str, str], list[Outcome]] = {}
-    for run in runs:
-        for outcome in play_suite(run, suite, trials, record):
-            by_agent.setdefault((outcome.agent, outcome.scenario), []).append(outcome)
-    results = {
+    outcomes = []
+    for (contender, scenario), seated in tables.items():
+        outcomes.append(_play_scenario(entrants, suite, scenario, contender, seated, trials))
+        for member_table in seated:
+            if record and member_table.run is not None:
+                _record(entrants, suite, scenario, member_table, min(record, trials))
+    results: dict[str, Any] = {
+        "format": FORMAT,
         "suite": suite.name,
         "version": suite.version,
-        "runs": [run.directory.name for run in runs],
+        "runs": [run.directory.name for run in entrants.runs],
+        "seeds": max(len(contender.members) for contender in entrants.contenders),
         "trials_per_scenario": trials,
-        "scenarios": [summarise(outcomes) for outcomes in by_agent.values()],
+        "contenders": [
+            {"name": each.name, "runs": [member.run.directory.name for member in each.members if member.run]}
+            for each in entrants.contenders
+        ],
+        "scenarios": [summarise(outcome) for outcome in outcomes],
+        "comparisons": _compare(entrants, outcomes),
+        "inference": _infer(outcomes),
     }
-    for run in runs:
-        stored = run.read_json("results.json")
-        run.write_json("results.json", {**stored, "evaluations": {**stored.get("evaluations", {}), suite.name: results}})
-        _show_on_board(run, suite, by_agent)
-    return results
+    if extras.best_responses:
+        responses.fill_gaps(entrants, outcomes, results, extras.best_responses, suite.seed, say)
+    if extras.exploit:
+        results["exploitability"] = responses.exploitability(entrants, trials, extras.exploit, suite.seed, say)
+    if extras.cross_play:
+        results["cross_play"] = cross_play(entrants, trials, suite.seed)
+    results = without_nan(results)
+    return Evaluation(results, _write(entrants, suite, results, out))
 
 
-def _apart_from_seed(experiment: Experiment) -> Experiment:
-    """What makes two runs the same experiment: all that decides what is learned, save luck."""
-    return replace(experiment, seed=0, runners=0, learners=0, device="cpu", checkpoint_every=1, suite="")
-
-
-def find_suite(name: str, run: Run) -> Suite:
-    suite: Suite = lookup(SUITES, name, "suite")(run.experiment)
-    suite.check_fits(run.experiment.game)
+def find_suite(name: str, entrants: Entrants) -> Suite:
+    suite: Suite = lookup(SUITES, name, "suite")(entrants.experiment)
+    suite.check_fits(entrants.experiment.game)
     return suite
 
 
-def play_suite(run: Run, suite: Suite, trials: int, record: int) -> list[Outcome]:
-    """Every learner of a run in every scenario that has a seat for it."""
-    agents: dict[str, Occupant] = dict(run.population())
-    digests = {name: recording.weights_digest(run.directory / "population" / name) for name in agents}
+def seat_everyone(entrants: Entrants, suite: Suite) -> dict[tuple[Contender, Scenario], list[_Table]]:
+    """Who sits where, for every contender and scenario that has a seat for it. Raises BadInput where somebody does not fit the game."""
+    game = entrants.experiment.game
+    scripts: dict[str, Occupant] = {}
+    tables = {}
+    for contender, scenario in itertools.product(entrants.contenders, suite.scenarios):
+        seated = [_seat(entrants, scenario, contender, number, scripts) for number in range(len(contender.members))]
+        present = [table for table in seated if table is not None]
+        for table in present:
+            for seat, name in enumerate(table.names):
+                who = contender.name if seat in table.seats else name
+                check_fits(who, table.occupants[name], role_of_seat(game, seat)[0])
+        if present:
+            tables[contender, scenario] = present
+    if not tables:
+        raise BadInput(f"suite {suite.name!r} has a seat for nobody here; its seats want {_wanted(suite)}")
+    return tables
+
+
+def _seat(entrants: Entrants, scenario: Scenario, contender: Contender, number: int, scripts: dict[str, Occupant]) -> _Table | None:
+    """None where the scenario wants a partner or another seed and there is none, or has no seat for this contender."""
+    member = contender.members[number]
+    own = member.learner or FOCAL
+    occupants: dict[str, Occupant] = {own: member.occupant}
+    names = []
+    fellows = _fellows(entrants, member)
+    for seat in scenario.seats:
+        if seat == FOCAL:
+            names.append(own)
+        elif seat == PARTNER:
+            if len(fellows) < 2:
+                return None
+            learners = list(fellows)
+            names.append(learners[(learners.index(own) + 1) % len(learners)])
+        elif seat == OTHER_SEED:
+            other = contender.members[(number + 1) % len(contender.members)]
+            if other is member or other.run is None:
+                return None
+            names.append(f"{other.run.directory.name}/{other.learner}")
+            occupants[names[-1]] = other.occupant
+        elif seat in fellows:
+            names.append(seat)
+        elif seat in entrants.experiment.scheme.learners(entrants.experiment.game):
+            # A learner of the run that the suite is about, to which this contender does not belong.
+            return None
+        else:
+            if seat not in scripts:
+                scripts[seat] = co_player(seat)
+            names.append(seat)
+            occupants[seat] = scripts[seat]
+    if own not in names:
+        return None
+    seats = tuple(seat for seat, name in enumerate(names) if name == own)
+    return _Table(tuple(names), seats, {**fellows, **occupants}, member.run)
+
+
+def _fellows(entrants: Entrants, member: Member) -> dict[str, Occupant]:
+    """All learners of a member's run."""
+    if member.run is None:
+        return {}
+    return {each.learner: each.occupant for contender in entrants.contenders for each in contender.members if each.run is member.run}
+
+
+def _wanted(suite: Suite) -> str:
+    return ", ".join(dict.fromkeys(name for scenario in suite.scenarios for name in scenario.seats))
+
+
+def _play_scenario(
+    entrants: Entrants, suite: Suite, scenario: Scenario, contender: Contender, seated: list[_Table], trials: int
+) -> Outcome:
+    experiment = entrants.experiment
     seeds = seeds_of(suite.seed, Purpose.EVALUATION, trials)
-    outcomes = []
-    for scenario in suite.scenarios:
-        focal = list(agents) if FOCAL in scenario.seats else [""]
-        for agent in focal:
-            names = tuple(agent if name == FOCAL else name for name in scenario.seats)
-            occupants = {name: agents[name] if name in agents else co_player(name) for name in names}
-            rollout = Rollout(run.experiment.game, one_table(names, trials), occupants, episodes=run.experiment.episodes)
-            after, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
-            rollout.finish(after)
-            for name in dict.fromkeys([agent] if agent else names):
-                seats = [seat for seat, sitter in enumerate(names) if sitter == name]
-                outcomes.append(Outcome(name, scenario.name, figures_of(run, log, seats)))
-            if record:
-                path = run.directory / "episodes" / _file_name(suite, scenario, agent)
-                few = one_table(names, min(record, trials))
-                kept, kept_log = recording.play(run.experiment.game, few, occupants, seeds[:record], run.experiment.episodes)
-                recording.save(
-                    path, kept, seeds[:record], kept_log, scenario.name, {name: digests[name] for name in names if name in agents}
-                )
-    return outcomes
+    played = [play(experiment.game, experiment.episodes, table.names, table.seats, table.occupants, seeds, READ_AFTER) for table in seated]
+    figures = [figures_of(experiment.game, each) for each in played]
+    opposite = [name for seat, name in enumerate(seated[0].names) if seat not in seated[0].seats]
+    is_script = len(opposite) == 1 and opposite[0] in scenario.seats and opposite[0] not in _fellows(entrants, contender.members[0])
+    return Outcome(
+        contender.name,
+        scenario,
+        {name: np.stack([each[name] for each in figures]) for name in figures[0]},
+        played,
+        seated[0].occupants[opposite[0]] if is_script else None,
+    )
 
 
-def figures_of(run: Run, log: Step, seats: list[int]) -> dict[str, Array]:
-    """{name: [n, T]} of the first trial of each row: means over the agent's seats, and over the others' as `other_...`."""
-    game = run.experiment.game
-    whole = log.trial == 0
-    every = range(sum(role.seats for role in game.roles))
-    others = [seat for seat in every if seat not in seats]
-    by_seat = {"reward": torch.stack([_reward(game, log, seat) for seat in every], -1)}
-    for name, measure in log.measures.items():
-        by_seat[name] = measure if measure.ndim == 3 else measure[..., None].expand(*measure.shape, len(every))
-    figures = {}
-    for name, values in by_seat.items():
-        masked = values.masked_fill(~whole[..., None], float("nan"))
-        figures[name] = masked[..., seats].nanmean(-1).T.numpy()
-        if others:
-            figures[f"other_{name}"] = masked[..., others].nanmean(-1).T.numpy()
-    return figures
+def _record(entrants: Entrants, suite: Suite, scenario: Scenario, table: _Table, trials: int) -> None:
+    """A few of the same trials with everything kept. Not where agents of other runs sit: a recording reaches only its own run's."""
+    run = table.run
+    folder = run.directory / "population" if run else Path()
+    if run is None or any("/" in name for name in table.names):
+        return
+    seeds = seeds_of(suite.seed, Purpose.EVALUATION, trials)
+    rollout, log = recording.play(
+        entrants.experiment.game, one_table(table.names, trials), table.occupants, seeds, entrants.experiment.episodes
+    )
+    learners = [name for name in dict.fromkeys(table.names) if (folder / name / "agent.json").is_file()]
+    parts = [suite.name, scenario.name.replace(" ", ""), *([table.names[table.seats[0]]] if FOCAL in scenario.seats else [])]
+    path = run.directory / "episodes" / ("-".join(parts) + ".safetensors")
+    recording.save(path, rollout, seeds, log, scenario.name, {name: recording.weights_digest(folder / name) for name in learners})
 
 
-def summarise(outcomes: list[Outcome]) -> dict[str, Any]:
+def summarise(outcome: Outcome) -> dict[str, Any]:
     """One row of the results: intervals of every figure, and its curve over the steps of a trial."""
-    row: dict[str, Any] = {"agent": outcomes[0].agent, "scenario": outcomes[0].scenario, "figures": {}, "curves": {}}
-    for name in outcomes[0].figures:
-        # [S, n, T]: seeds, trials, steps.
-        values = np.stack([outcome.figures[name] for outcome in outcomes]).astype(float)
-        row["figures"][name] = _without_nan(bootstrap(mean_of(values, 2))._asdict())
-        row["curves"][name] = _without_nan(mean_of(mean_of(values, 1), 0).tolist())
+    row: dict[str, Any] = {"agent": outcome.agent, "scenario": outcome.scenario.name, "seats": list(outcome.scenario.seats)}
+    row |= {"figures": {}, "curves": {}}
+    for name, values in outcome.figures.items():
+        of_trials = values.astype(float) if values.ndim == 2 else mean_of(values.astype(float), 2)
+        row["figures"][name] = _figure(of_trials)
+        if values.ndim == 3:
+            # Late steps that only few trials reach may be missing from a resample; where they are, there is no band.
+            resampled = resampled_means(values.astype(float), 500)
+            low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+            mean = mean_of(mean_of(values.astype(float), 1), 0)
+            row["curves"][name] = {part: np.round(curve, 5).tolist() for part, curve in (("mean", mean), ("low", low), ("high", high))}
+    tables = outcome.played[0].tables
+    if tables is not None and len(tables) > 1 and float(tables.std(0).max()) > 0:
+        own, other = outcome.figures["reward"].astype(float), outcome.figures["other_reward"].astype(float)
+        row["figures"]["extortion"] = extortion_slope(own, other)._asdict()
     return row
 
 
-def as_grids(results: Mapping[str, Any]) -> list[Grid]:
-    """The results as tables for the screen, one per agent, under 80 columns wide."""
-    runs, trials = len(results["runs"]), results["trials_per_scenario"]
-    covers = "over trials and seeds" if runs > 1 else "over trials of one seed (other seeds may differ)"
-    names = [name for name in results["scenarios"][0]["figures"] if not name.startswith("other_")]
-    grids = []
-    for agent in dict.fromkeys(row["agent"] for row in results["scenarios"]):
-        grid = Grid(
-            box=SIMPLE_HEAD,
-            title=Text(f"{agent}: {results['suite']} v{results['version']}, {trials} trials x {runs} seed{'s' if runs > 1 else ''}"),
-            caption=f"mean [95 % bootstrap interval] {covers}",
+def _figure(by_seed: Array) -> dict[str, Any]:
+    nothing = Interval(math.nan, math.nan, math.nan, *by_seed.shape)
+    middle = nothing if np.isnan(by_seed).all() else interquartile_mean(by_seed)
+    return {**bootstrap(by_seed)._asdict(), "iqm": middle.mean, "iqm_low": middle.low, "iqm_high": middle.high}
+
+
+def _compare(entrants: Entrants, outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Every two contenders that are not of one experiment, in every scenario that both played, on the same luck."""
+    kin = {contender.name: contender.kin for contender in entrants.contenders}
+    rows = []
+    for a, b in itertools.combinations(outcomes, 2):
+        if a.scenario == b.scenario and kin[a.agent] != kin[b.agent]:
+            first, second = (mean_of(each.figures["reward"].astype(float), 2) for each in (a, b))
+            rows.append(
+                {
+                    "scenario": a.scenario.name,
+                    "figure": "reward",
+                    "a": a.agent,
+                    "b": b.agent,
+                    "difference": paired_difference(first, second)._asdict(),
+                    "probability_of_improvement": probability_of_improvement(first, second)._asdict(),
+                }
+            )
+    return rows
+
+
+def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Per contender with a memory: how well a linear map of it tells the scenarios' co-players apart, step by step; the same from sums
+    of what was played so far; and of a random table's probabilities.
+    """
+    rows = []
+    for agent in dict.fromkeys(outcome.agent for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.agent == agent and len(outcome.played[0].seats) == 1]
+        times = sorted(own[0].played[0].mind) if own else []
+        count = len(own[0].played[0].log.ended[0]) if own else 0
+        if len(own) < 2 or not times or count < 10:
+            continue
+        kept = min(READ_TRIALS, count)
+        kinds = np.repeat(np.arange(len(own)), kept)
+        accuracy, control = [], []
+        for member in range(len(own[0].played)):
+            mind = [np.stack([outcome.played[member].mind[time][:kept] for time in times], 1) for outcome in own]
+            seen = [_history(outcome.figures, member, times)[:kept] for outcome in own]
+            accuracy.append(inference.read_kind(np.concatenate(mind), kinds))
+            control.append(inference.read_kind(np.concatenate(seen), kinds))
+        rows.append(
+            {
+                "agent": agent,
+                "kinds": [outcome.scenario.name for outcome in own],
+                "rounds": times,
+                "accuracy": np.mean(accuracy, 0).tolist(),
+                "control": np.mean(control, 0).tolist(),
+                "chance": 1 / len(own),
+                "trials": kept,
+                "seeds": len(own[0].played),
+                "tables": {outcome.scenario.name: read for outcome in own if (read := _read_tables(outcome, times)) is not None},
+            }
         )
-        grid.add_column("against", overflow="fold")
-        for name in names:
-            grid.add_column(Text(name.replace("_", " ")), justify="right", no_wrap=True)
-        for row in results["scenarios"]:
-            if row["agent"] == agent:
-                cells = ["-" if row["figures"][name]["mean"] is None else str(Interval(**row["figures"][name])) for name in names]
-                grid.add_row(*[Text(cell) for cell in (row["scenario"], *cells)])
-        grids.append(grid)
-    return grids
+    return rows
 
 
-def _without_nan(values: Any) -> Any:
+def _read_tables(outcome: Outcome, times: list[int]) -> list[float] | None:
+    """R^2 of a linear reading of the co-player's probabilities from memory, mean over them and over members, by time."""
+    tables = outcome.played[0].tables
+    if tables is None or float(tables.std(0).min()) == 0:
+        return None
+    read = [inference.read_table(np.stack([each.mind[time] for time in times], 1), tables).mean(1) for each in outcome.played]
+    return [float(value) for value in np.mean(read, 0)]
+
+
+def _history(figures: dict[str, Array], member: int, times: list[int]) -> Array:
+    """[n, R, F]: sums so far of every figure, and of the products of own and other's with this step's and the last one's."""
+    series = [values[member] for values in figures.values() if values.ndim == 3]
+    own = [np.nan_to_num(values) for values in series]
+    lagged = [np.concatenate([np.zeros_like(a[:, :1]), a[:, :-1]], 1) * b for a in own for b in own]
+    products = [a * b for a, b in itertools.combinations(own, 2)]
+    sums = np.stack([values.cumsum(1) for values in (*own, *products, *lagged)], 2)
+    return sums[:, [time - 1 for time in times]]
+
+
+def cross_play(entrants: Entrants, trials: int, seed: int) -> dict[str, Any]:
+    """Every member of every contender with every one, itself included, and what such meetings say about a population of them."""
+    experiment = entrants.experiment
+    people: dict[str, Occupant] = {}
+    for contender in entrants.contenders:
+        for member in contender.members:
+            many = len(contender.members) > 1 and member.run is not None
+            people[f"{contender.name} seed {member.run.experiment.seed}" if many and member.run else contender.name] = member.occupant
+    if len(people) < 2:
+        raise BadInput("cross-play wants at least two agents")
+    role = experiment.game.roles[0]
+    for name, occupant in people.items():
+        check_fits(name, occupant, role)
+    seeds = seeds_of(seed, Purpose.EVALUATION, trials)
+    names = list(people)
+    # Both sides of the same games: every pair sits both ways round, one way after the other along the trials.
+    earned = np.full((len(names), len(names), 2 * trials), np.nan)
+    measured: dict[str, Array] = {}
+    for i, j in itertools.product(range(len(names)), repeat=2):
+        # A copy of itself sits under another name, so that each seat counts alone.
+        here, there = names[i], names[j] if i != j else f"{names[j]} (its copy)"
+        played = play(experiment.game, experiment.episodes, (here, there), (0,), {here: people[names[i]], there: people[names[j]]}, seeds)
+        figures = figures_of(experiment.game, played)
+        earned[i, j, :trials] = mean_of(figures["reward"].astype(float), 1)
+        earned[j, i, trials:] = mean_of(figures["other_reward"].astype(float), 1)
+        for name in played.log.measures:
+            both = measured.setdefault(name, np.zeros((len(names), len(names))))
+            both[i, j] += np.nanmean(figures[name]) / 2
+            both[j, i] += np.nanmean(figures[f"other_{name}"]) / 2
+    # i met j first in seat 0, then in seat 1; so that i's and j's trials are the same games, j's come in the other order.
+    for i, j in itertools.combinations(range(len(names)), 2):
+        earned[j, i] = np.roll(earned[j, i], trials)
+    analysis = population_games.analyse(names, earned.mean(2), earned)
+    return {**{name: values.tolist() for name, values in measured.items()}, **analysis}
+
+
+def _is_a_meeting_of_equals(entrants: Entrants) -> bool:
+    game = entrants.experiment.game
+    return len(game.roles) == 1 and seat_count(game) == 2
+
+
+def _write(entrants: Entrants, suite: Suite, results: dict[str, Any], out: Path | None) -> Path:
+    """Returns the report's path, the first where several runs get one each."""
+    places = [run.directory for run in entrants.runs]
+    if out is not None or not places:
+        out = out or _new_directory(Path("runs"), f"evaluation-{suite.name}")
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "results.json", json_bytes({"evaluations": {suite.name: results}}))
+        places = [out, *places]
+    for run in entrants.runs:
+        stored = run.read_json("results.json")
+        run.write_json("results.json", {**stored, "evaluations": {**stored.get("evaluations", {}), suite.name: results}})
+        _show_on_board(run.directory, suite, results)
+    for place in places:
+        write_report(results, place / f"report-{suite.name}.html")
+    return places[0] / f"report-{suite.name}.html"
+
+
+def _new_directory(root: Path, name: str) -> Path:
+    stamped = root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return next(path for path in (stamped, *(Path(f"{stamped}-{k}") for k in itertools.count(2))) if not path.exists())
+
+
+def without_nan(values: Any) -> Any:
     """JSON has no NaN: nothing there is null."""
     if isinstance(values, dict):
-        return {key: _without_nan(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_without_nan(value) for value in values]
-    return None if isinstance(values, float) and math.isnan(values) else values
+        return {key: without_nan(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [without_nan(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _reward(game: Any, log: Step, seat: int) -> torch.Tensor:
-    role, within = role_of_seat(game, seat)
-    return log.rewards[role.name][:, :, within]
-
-
-def _file_name(suite: Suite, scenario: Scenario, agent: str) -> str:
-    parts = [suite.name, scenario.name.replace(" ", ""), *([agent] if agent else [])]
-    return "-".join(parts) + ".safetensors"
-
-
-def _show_on_board(run: Run, suite: Suite, by_agent: Mapping[tuple[str, str], list[Outcome]]) -> None:
+def _show_on_board(directory: Path, suite: Suite, results: dict[str, Any]) -> None:
     from training.board import Board
 
-    board = Board(run.directory)
-    figures = [name for name in next(iter(by_agent.values()))[0].figures if not name.startswith("other_")]
+    board = Board(directory)
+    figures = [name for name in results["scenarios"][0]["curves"] if not name.startswith("other_")]
     for figure in figures:
         curves: dict[str, dict[str, Array]] = {}
-        for (agent, scenario), outcomes in by_agent.items():
-            values = np.stack([outcome.figures[figure] for outcome in outcomes]).astype(float)
-            # Late steps that only few trials reach may be missing from a resample; where they are, the band is not drawn.
-            low, high = np.percentile(resampled_means(values, 500), [2.5, 97.5], axis=0)
-            curves.setdefault(scenario, {})[agent] = np.stack([mean_of(mean_of(values, 1), 0), low, high], 1)
+        for row in results["scenarios"]:
+            parts = [row["curves"][figure][part] for part in ("mean", "low", "high")]
+            curves.setdefault(row["scenario"], {})[row["agent"]] = np.array(parts, dtype=float).T
         board.curves(f"evaluation/{suite.name}/{figure}", curves, figure)
     board.close()

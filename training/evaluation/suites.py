@@ -1,6 +1,7 @@
 """Held-out scenarios for evaluation: versioned tables of who sits where. `SUITES` names them, as `module:function`.
 
-A suite's numbers can be compared only within its version: change a scenario, raise the version.
+A suite's numbers can be compared only within its version: change a scenario, raise the version. No preset trains against a suite's
+co-players (tested); random ones are the exception, drawn anew from luck that no run trains on.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from training.settings import BadInput
 
 SUITES: dict[str, str] = {
     "ipd_classics": "training.evaluation.suites:ipd_classics",
+    "ipd_tables": "training.evaluation.suites:ipd_tables",
+    "ipd_shapers": "training.evaluation.suites:ipd_shapers",
+    "self_and_others": "training.evaluation.suites:self_and_others",
     "together": "training.evaluation.suites:together",
 }
 
-# Whoever is evaluated.
-FOCAL = "<agent>"
+# Whoever is evaluated; another learner of the same run; the same learner of another seed.
+FOCAL, PARTNER, OTHER_SEED = "<agent>", "<partner>", "<other seed>"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """name: for tables. seats: one name per seat of the game: FOCAL, a co-player's, or a learner's of the same run."""
+    """name: for tables. seats: one name per seat of the game: FOCAL, PARTNER, OTHER_SEED, a co-player's, or a learner's of the same run.
+    A scenario without FOCAL is played once per run, and counts for every learner in it.
+    """
 
     name: str
     seats: tuple[str, ...]
@@ -42,33 +48,84 @@ class Suite:
     def check_fits(self, game: Game) -> None:
         """Raises BadInput where a scenario's seats do not fit the game."""
         for scenario in self.scenarios:
+            where = f"suite {self.name!r}, scenario {scenario.name!r}"
             if len(scenario.seats) != seat_count(game):
-                raise BadInput(
-                    f"suite {self.name!r}, scenario {scenario.name!r} has {len(scenario.seats)} seats; this game has {seat_count(game)}"
-                )
+                raise BadInput(f"{where} has {len(scenario.seats)} seats; this game has {seat_count(game)}")
+            if "" in scenario.seats:
+                raise BadInput(f"{where}: seat {scenario.seats.index('')} is empty; want a name in every seat")
+        names = [scenario.name for scenario in self.scenarios]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BadInput(f"suite {self.name!r} has two scenarios called {twice[0]!r}; want different names")
 
 
 def ipd_classics(experiment: Experiment) -> Suite:
-    """Strategies of the literature that no preset trains against, and random tables with luck that no run trains on.
-
-    Extortion is defined by payoffs, and so only part of it where they are the default ones.
-    """
-    game = experiment.game
-    if not isinstance(game, IteratedDilemma) or game.actions != ("cooperate", "defect") or not game.is_symmetric:
-        raise BadInput("suite 'ipd_classics' is for iterated dilemmas with the actions cooperate and defect; try --suite together")
+    """Nineteen strategies of the literature, and random tables with luck that no run trains on."""
+    _check_dilemma("ipd_classics", experiment)
     names = (
         "always_cooperate",
         "always_defect",
+        "random",
         "tit_for_tat",
+        "suspicious_tit_for_tat",
         "generous_tit_for_tat",
+        "tit_for_two_tats",
+        "two_tits_for_tat",
+        "contrite_tit_for_tat",
+        "gradual",
         "win_stay_lose_shift",
         "grim_trigger",
-        "extortion",
-        "random",
+        "soft_majority",
+        "firm_but_fair",
+        "joss",
+        "tullock",
+        "shubik",
+        "prober",
+        "bully",
     )
-    is_default = game.payoffs == IteratedDilemma().payoffs
-    scenarios = [Scenario(name, (FOCAL, name)) for name in names if name != "extortion" or is_default]
-    return Suite("ipd_classics", 1, (*scenarios, Scenario("unseen_tables", (FOCAL, "random_table"))))
+    return Suite("ipd_classics", 2, (*_against(names), Scenario("unseen_tables", (FOCAL, "random_table"))))
+
+
+def ipd_tables(experiment: Experiment) -> Suite:
+    """Random tables from five distributions: even, U-shaped, pure, reactive, and of two rounds' memory."""
+    _check_dilemma("ipd_tables", experiment)
+    tables = {
+        "even": "random_table",
+        "u_shaped": "random_table:a=0.5,b=0.5",
+        "pure": "random_table:levels=2",
+        "reactive": "random_reactive",
+        "memory_two": "random_memory_two",
+    }
+    return Suite("ipd_tables", 1, tuple(Scenario(name, (FOCAL, who)) for name, who in tables.items()))
+
+
+def ipd_shapers(experiment: Experiment) -> Suite:
+    """Co-players that pull: extortioners, a generous one, one that fixes what the other earns, and one that learns within the trial."""
+    game = _check_dilemma("ipd_shapers", experiment)
+    if game.payoffs != IteratedDilemma().payoffs:
+        raise BadInput("suite 'ipd_shapers' is for the prisoner's dilemma's default payoffs, from which its strategies are computed")
+    shapers = {
+        "extortion_1.5": "extortion:slope=1.5",
+        "extortion_2": "extortion:slope=2",
+        "extortion_3": "extortion:slope=3",
+        "extortion_5": "extortion:slope=5",
+        "generosity_2": "generosity:slope=2",
+        "equalizer": "equalizer",
+        "naive_learner": "naive_learner",
+    }
+    return Suite("ipd_shapers", 1, tuple(Scenario(name, (FOCAL, who)) for name, who in shapers.items()))
+
+
+def self_and_others(experiment: Experiment) -> Suite:
+    """An agent with a copy of itself, with another learner of its run, and with agents of other seeds of its preset."""
+    if seat_count(experiment.game) != 2 or len(experiment.game.roles) != 1:
+        raise BadInput("suite 'self_and_others' is for games of two equal seats; try --suite together")
+    scenarios = (
+        Scenario("itself", (FOCAL, FOCAL)),
+        Scenario("partner", (FOCAL, PARTNER)),
+        Scenario("other_seeds", (FOCAL, OTHER_SEED)),
+    )
+    return Suite("self_and_others", 1, scenarios)
 
 
 def together(experiment: Experiment) -> Suite:
@@ -80,3 +137,14 @@ def together(experiment: Experiment) -> Suite:
     if not tables:
         raise BadInput("suite 'together' wants learners that meet one another; in this run's scheme none do")
     return Suite("together", 1, tuple(Scenario(" + ".join(row), row) for row in tables))
+
+
+def _against(names: tuple[str, ...]) -> list[Scenario]:
+    return [Scenario(name, (FOCAL, name)) for name in names]
+
+
+def _check_dilemma(suite: str, experiment: Experiment) -> IteratedDilemma:
+    game = experiment.game
+    if not isinstance(game, IteratedDilemma) or game.actions != ("cooperate", "defect") or not game.is_symmetric:
+        raise BadInput(f"suite {suite!r} is for iterated dilemmas with the actions cooperate and defect; try --suite together")
+    return game

@@ -1,0 +1,384 @@
+"""Evaluation from end to end: who takes part, what is measured, what is written, and what is said to somebody who got it wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from agents.co_players import CO_PLAYERS
+from envs.iterated_dilemma import IteratedDilemma, classical_prisoners_dilemma
+from launch import main
+from tests.test_runs import small_experiment, snapshot_of
+from training.evaluation.contenders import enter
+from training.evaluation.evaluate import Extras, evaluate
+from training.evaluation.play import figures_of, play
+from training.evaluation.screen import as_grids
+from training.evaluation.suites import FOCAL, SUITES, Scenario, Suite
+from training.experiment import Experiment
+from training.plain import PlainTrainer
+from training.population import co_player
+from training.presets import PRESETS
+from training.run import Run
+from training.schemes.mixture import best_response
+from training.settings import BadInput, load, override
+
+
+def made_run(root: Path, experiment: Experiment) -> Run:
+    made = Run.create(experiment, root)
+    trainer = PlainTrainer(experiment, {name: co_player(name) for name in experiment.scheme.co_players(experiment.game)})
+    made.save_checkpoint(snapshot_of(trainer), 0.0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Two seeds of one experiment; copies are made before anything is written to them."""
+    root = tmp_path_factory.mktemp("runs")
+    return [made_run(root, small_experiment(seed)) for seed in (0, 1)]
+
+
+@pytest.fixture
+def own(runs: list[Run], tmp_path: Path) -> list[Run]:
+    return [Run.open(shutil.copytree(run.directory, tmp_path / run.directory.name)) for run in runs]
+
+
+def row_of(results: dict, agent: str, scenario: str) -> dict:
+    return next(row for row in results["scenarios"] if (row["agent"], row["scenario"]) == (agent, scenario))
+
+
+# Suites.
+
+
+def test_no_preset_trains_against_a_suites_co_players_but_for_random_ones() -> None:
+    presets = [load(path)() for path in PRESETS.values()]
+    trained = {name for preset in presets for name in preset.scheme.co_players(preset.game)}
+    context = Experiment()
+    held_out = {name for path in SUITES.values() for scenario in load(path)(context).scenarios for name in scenario.seats}
+    assert trained & held_out <= {"random_table"}
+    assert len({name.partition(":")[0] for name in held_out} & set(CO_PLAYERS)) >= 20
+
+
+@pytest.mark.parametrize("name", [name for name in SUITES if name != "together"])
+def test_a_suites_seats_hold_whom_it_says(name: str) -> None:
+    suite = load(SUITES[name])(Experiment())
+    suite.check_fits(IteratedDilemma())
+    assert suite.name == name
+    assert suite.version >= 1
+    for scenario in suite.scenarios:
+        for seat in scenario.seats:
+            if not seat.startswith("<"):
+                assert co_player(seat) is not None
+
+
+def test_a_scenario_with_an_empty_seat_is_refused() -> None:
+    suite = Suite("mine", 1, (Scenario("nobody", (FOCAL, "")),))
+    with pytest.raises(BadInput, match="suite 'mine', scenario 'nobody': seat 1 is empty"):
+        suite.check_fits(IteratedDilemma())
+
+
+def test_two_scenarios_of_one_name_are_refused() -> None:
+    suite = Suite("mine", 1, (Scenario("a", (FOCAL, "random")), Scenario("a", (FOCAL, "tit_for_tat"))))
+    with pytest.raises(BadInput, match="two scenarios called 'a'"):
+        suite.check_fits(IteratedDilemma())
+
+
+# Who takes part.
+
+
+def test_runs_agents_directories_scripts_and_settings_all_take_part(own: list[Run]) -> None:
+    population = own[0].directory / "population"
+    entered = enter([own[0], population, population / "learner_1", "tit_for_tat", "extortion:slope=3"])
+    folder = own[0].directory.name
+    names = [contender.name for contender in entered.contenders]
+    assert names[:2] == ["learner_0", "learner_1"]
+    assert names[2:5] == [f"{folder}/learner_0", f"{folder}/learner_1", f"{folder}/learner_1 (2)"]
+    assert names[5:] == ["tit_for_tat", "extortion:slope=3"]
+
+
+def test_an_agent_alone_plays_its_runs_game(own: list[Run]) -> None:
+    assert enter([own[0].directory / "population" / "learner_0"]).experiment.game.rounds == 8
+
+
+def test_runs_that_differ_only_in_seed_are_seeds_and_others_are_contenders(own: list[Run], tmp_path: Path) -> None:
+    other = made_run(tmp_path, override(small_experiment(5), "agent.memory.width=4"))
+    entered = enter([*own, other])
+    assert [(each.name, len(each.members)) for each in entered.contenders] == [
+        (f"{own[0].directory.name}/learner_0", 2),
+        (f"{own[0].directory.name}/learner_1", 2),
+        (f"{other.directory.name}/learner_0", 1),
+        (f"{other.directory.name}/learner_1", 1),
+    ]
+    results = evaluate(entered, "self_and_others", trials=4, record=0).results
+    # learner_1 of one run is not compared with its own learner_0, but with both of the other's.
+    here, there = ([f"{name}/learner_0", f"{name}/learner_1"] for name in (own[0].directory.name, other.directory.name))
+    assert {(row["a"], row["b"]) for row in results["comparisons"]} == {(a, b) for a in here for b in there}
+
+
+def test_a_policy_from_elsewhere_takes_part_with_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "somebodys_policy.py").write_text(
+        "from typing import NamedTuple\n"
+        "import torch\n"
+        "from agents.occupant import Decision\n"
+        "class Alternates:\n"
+        "    def start(self, seeds):\n"
+        "        return torch.zeros_like(seeds)\n"
+        "    def act(self, observation, state, reward):\n"
+        "        return Decision(state % 2), state + 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    results = evaluate(enter(["somebodys_policy:Alternates"], "prisoners_dilemma"), "ipd_classics", trials=4, out=tmp_path / "out").results
+    figures = row_of(results, "somebodys_policy:Alternates", "always_cooperate")["figures"]
+    assert figures["cooperation"]["mean"] == 0.5
+    assert figures["reward"]["mean"] == 1.5
+
+
+# What is measured.
+
+
+def test_against_tit_for_tat_the_figures_are_those_worked_by_hand(tmp_path: Path) -> None:
+    """Always-defect earns 2 once in 100 rounds, 0.02 a round; the best response 99 times 1 and then 2, 1.01."""
+    results = evaluate(enter(["always_defect", "always_cooperate"]), "ipd_classics", trials=4, out=tmp_path).results
+    defects = row_of(results, "always_defect", "tit_for_tat")["figures"]
+    assert defects["reward"]["mean"] == pytest.approx(0.02)
+    assert defects["best_response_gap"]["mean"] == pytest.approx(0.99)
+    assert defects["score"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    cooperates = row_of(results, "always_cooperate", "tit_for_tat")["figures"]
+    assert cooperates["best_response_gap"]["mean"] == pytest.approx(0.01)
+    assert cooperates["score"]["mean"] == pytest.approx((1.0 - 0.02) / (1.01 - 0.02))
+    assert "best_response_gap" not in row_of(results, "always_defect", "gradual")["figures"]
+    comparison = next(row for row in results["comparisons"] if row["scenario"] == "tit_for_tat")
+    assert comparison["difference"]["mean"] == pytest.approx(-0.98)
+    assert comparison["probability_of_improvement"]["mean"] == 0.0
+
+
+def test_tit_for_tat_answers_in_kind_and_always_defect_does_not(tmp_path: Path) -> None:
+    results = evaluate(enter(["tit_for_tat", "always_defect"]), "ipd_tables", trials=128, out=tmp_path).results
+    assert row_of(results, "tit_for_tat", "even")["figures"]["reciprocity"]["mean"] == pytest.approx(1.0)
+    assert row_of(results, "always_defect", "even")["figures"]["reciprocity"]["mean"] == pytest.approx(0.0)
+    assert row_of(results, "tit_for_tat", "even")["figures"]["extortion"]["mean"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_copy_of_itself_counts_for_both_seats(own: list[Run]) -> None:
+    results = evaluate(own, "self_and_others", trials=6, record=2).results
+    itself = row_of(results, "learner_0", "itself")
+    assert "other_reward" not in itself["figures"]
+    # With itself, reward = 2 x (the other's cooperation) - own, both being the mean: so it equals cooperation.
+    assert itself["figures"]["reward"]["mean"] == pytest.approx(itself["figures"]["cooperation"]["mean"])
+    partner, others = (row_of(results, "learner_0", name)["figures"] for name in ("partner", "other_seeds"))
+    assert partner["reward"]["seeds"] == others["reward"]["seeds"] == 2
+    # Agents of other runs are not reached from a recording.
+    assert {path.stem for path in (own[0].directory / "episodes").iterdir()} == {
+        f"self_and_others-{scenario}-{learner}" for scenario in ("itself", "partner") for learner in ("learner_0", "learner_1")
+    }
+
+
+def test_a_run_alone_has_no_other_seeds_to_meet(own: list[Run]) -> None:
+    results = evaluate(own[:1], "self_and_others", trials=4, record=0).results
+    assert {row["scenario"] for row in results["scenarios"]} == {"itself", "partner"}
+
+
+def test_memory_is_read_and_a_script_has_none(own: list[Run]) -> None:
+    results = evaluate(enter([own[0], "tit_for_tat"]), "ipd_tables", trials=12, record=0).results
+    assert [row["agent"] for row in results["inference"]] == ["learner_0", "learner_1"]
+    row = results["inference"][0]
+    assert row["rounds"] == [1, 2, 3, 5]
+    assert row["chance"] == 0.2
+    assert len(row["accuracy"]) == len(row["control"]) == 4
+    assert all(0 <= value <= 1 for value in (*row["accuracy"], *row["control"]))
+    assert set(row["tables"]) == {"even", "u_shaped", "pure", "reactive"} | ({"memory_two"} & set(row["tables"]))
+
+
+def test_memory_that_remembers_tells_co_players_apart() -> None:
+    """An agent that keeps the last outcome in its state tells always-cooperate from always-defect after one step, not before."""
+    from training.evaluation.inference import read_kind
+
+    agent = made_agent()
+    game = IteratedDilemma(rounds=6)
+    minds = []
+    for name in ("always_cooperate", "always_defect"):
+        played = play(game, 1, ("me", name), (0,), {"me": agent, name: co_player(name)}, torch.arange(20), (1, 2, 4))
+        minds.append(np.stack([played.mind[time] for time in (1, 2, 4)], 1))
+    accuracy = read_kind(np.concatenate(minds), np.repeat([0, 1], 20))
+    assert accuracy[0] <= 0.7
+    assert accuracy[1] == accuracy[2] == 1.0
+
+
+def made_agent():
+    return small_experiment().build_learners()["learner_0"]
+
+
+def test_steps_after_a_trials_end_count_for_nothing() -> None:
+    game = IteratedDilemma(rounds=30, continuation=0.8)
+    played = play(game, 1, ("a", "b"), (0,), {"a": co_player("always_defect"), "b": co_player("always_cooperate")}, torch.arange(64))
+    figures = figures_of(game, played)
+    assert np.nanmin(figures["reward"]) == np.nanmax(figures["reward"]) == 2.0
+    assert 0 < np.isnan(figures["reward"]).mean() < 1
+    assert "best_response_gap" not in figures
+
+
+def test_playing_in_pieces_to_look_into_memory_changes_nothing() -> None:
+    agent = made_agent()
+    people = {"me": agent, "random": co_player("random")}
+    whole = play(IteratedDilemma(rounds=9), 1, ("me", "random"), (0,), people, torch.arange(5))
+    pieces = play(IteratedDilemma(rounds=9), 1, ("me", "random"), (0,), people, torch.arange(5), (1, 4, 5, 50))
+    assert torch.equal(whole.log.measures["cooperation"], pieces.log.measures["cooperation"])
+    assert sorted(pieces.mind) == [1, 4, 5]
+
+
+def test_cross_play_holds_every_pair_and_names_seeds(own: list[Run]) -> None:
+    results = evaluate(enter([*own, "always_defect"]), "ipd_tables", trials=8, record=0, extras=Extras(cross_play=True)).results
+    found = results["cross_play"]
+    assert found["agents"] == ["learner_0 seed 0", "learner_0 seed 1", "learner_1 seed 0", "learner_1 seed 1", "always_defect"]
+    assert np.array(found["payoff"]).shape == (5, 5)
+    assert found["payoff"][4][4] == 0.0
+    # In this game i's reward + j's reward = cooperation of i + cooperation of j, whoever they are.
+    total = found["payoff"][0][4] + found["payoff"][4][0]
+    assert total == pytest.approx(found["cooperation"][0][4] + found["cooperation"][4][0])
+
+
+def test_a_trained_response_finds_what_can_be_taken(tmp_path: Path) -> None:
+    extras = Extras(exploit=12, best_responses=1)
+    results = evaluate(enter(["always_cooperate"]), "ipd_tables", trials=16, out=tmp_path, extras=extras).results
+    row = results["exploitability"][0]
+    # Who always cooperates can be robbed of 2 a round, where its copy would give 1.
+    assert row["exploiter_reward"]["mean"] > 1.6
+    assert row["exploitability"]["mean"] == pytest.approx(row["exploiter_reward"]["mean"] - 1.0)
+    gaps = {row["scenario"]: set(row["figures"]) & {"best_response_gap", "trained_response_gap"} for row in results["scenarios"]}
+    assert all(len(each) == 1 for each in gaps.values())
+
+
+# What is written and shown.
+
+
+def test_a_report_and_results_are_written_beside_runs_or_where_asked(own: list[Run], tmp_path: Path) -> None:
+    done = evaluate(own, "ipd_tables", trials=8, record=0)
+    assert done.report == own[0].directory / "report-ipd_tables.html"
+    for run in own:
+        assert (run.directory / "report-ipd_tables.html").read_text().startswith("<!DOCTYPE html>")
+        assert json.loads((run.directory / "results.json").read_text())["evaluations"]["ipd_tables"] == done.results
+    evaluate(enter(["tit_for_tat"]), "ipd_tables", trials=8, out=tmp_path / "here")
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"results.json", "report-ipd_tables.html"}
+
+
+def test_results_are_what_the_page_about_them_says(own: list[Run]) -> None:
+    """docs/evaluation.md names every key of the results."""
+    results = evaluate(own, "ipd_tables", trials=8, record=0, extras=Extras(cross_play=True, exploit=1)).results
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+
+    def keys(value: object) -> set[str]:
+        if isinstance(value, dict):
+            named = {"figures", "curves", "tables"}
+            return set(value) | {key for name, inner in value.items() if name not in named for key in keys(inner)}
+        return {key for inner in value for key in keys(inner)} if isinstance(value, list) else set()
+
+    missing = {key for key in keys(results) if f"`{key}`" not in page}
+    assert not missing
+    figures = {name for row in results["scenarios"] for name in row["figures"]} | set(results["scenarios"][0]["figures"]["reward"])
+    assert not {name for name in figures if f"`{name.removeprefix('other_')}`" not in page}
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_tables_fit_the_screen(own: list[Run], width: int) -> None:
+    entered = enter([*own, "tit_for_tat", "extortion:slope=3"])
+    results = evaluate(entered, "ipd_classics", trials=8, record=0, extras=Extras(cross_play=True, exploit=1)).results
+    screen = io.StringIO()
+    console = Console(file=screen, width=400)
+    for grid in as_grids(results, width):
+        console.print(grid)
+    lines = screen.getvalue().splitlines()
+    assert "score" in screen.getvalue()
+    # Titles and notes wrap on a real screen; rows of a table are what must not.
+    notes = ("mean [", "reward of", "first's reward", "row's mean", "share of", "a fresh", "score:", "gap", "recip.:", "extort.:")
+    assert not [line for line in lines if len(line.rstrip()) > width and not line.startswith(notes)]
+
+
+def test_one_seed_is_said_to_cover_no_other_seeds(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(own[0].directory), "--trials", "4", "--record", "0"]) == 0
+    assert "nothing is known about other seeds" in " ".join(capsys.readouterr().out.split())
+
+
+# What is said to somebody who got it wrong.
+
+
+def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["evaluate", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tit_for_tatt"], ["no co-player is called 'tit_for_tatt'", "did you mean 'tit_for_tat'?"]),
+        (["extortion:slop=3"], ["extortion has no setting 'slop'", "did you mean 'slope'?"]),
+        (["extortion:slope=x"], ["extortion.slope is 'x'; want float"]),
+        (["tit_for_tat:slope=1"], ["tit_for_tat has no setting 'slope'; it has none"]),
+        (["extortion:slope"], ["'slope' is no setting", "name=value"]),
+        (["tit_for_tat", "--suite", "ipd_classic"], ["no suite is called 'ipd_classic'", "did you mean 'ipd_classics'?"]),
+        (["tit_for_tat", "--trials", "0"], ["--trials is 0"]),
+        (["tit_for_tat", "--exploit", "-1"], ["--exploit is -1"]),
+        (["tit_for_tat", "--game", "prisoner_dilemma"], ["no game is called 'prisoner_dilemma'", "prisoners_dilemma"]),
+        (["tit_for_tat", "--game", "matching_pennies"], ["suite 'ipd_classics' is for"]),
+        (["tit_for_tat", "--cross-play"], ["cross-play wants at least two"]),
+        (["runs/no/such"], ["there is no runs/no/such"]),
+        (["no_module:Policy"], ["no_module:Policy", "ModuleNotFoundError"]),
+        (["math:pi"], ["math:pi is a float without start or act"]),
+        (["axelrod:Tit For Tatt"], ["Tit For Tat"]),
+        (["tit_for_tat", "--suite", "together"], ["suite 'together' has a seat for nobody here"]),
+    ],
+)
+def test_wrong_names_and_values_get_one_line(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = wrong(capsys, *arguments)
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_agent_whose_spaces_do_not_fit_is_told_which_differ(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    agent = str(own[0].directory / "population" / "learner_0")
+    said = wrong(capsys, agent, "--game", "battle_of_the_sexes", "--suite", "self_and_others")
+    assert "perceives outcome" in said
+    assert "is shown outcome, seat" in said
+
+
+def test_a_damaged_member_is_named_and_left_out_only_if_asked(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    population = own[0].directory / "population"
+    weights = population / "learner_1" / "agent.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    said = wrong(capsys, str(population), "--trials", "4")
+    assert str(weights) in said
+    assert "--skip-damaged" in said
+    out = own[0].directory.parent / "out"
+    assert main(["evaluate", str(population), "--trials", "4", "--skip-damaged", "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "left out" in told.err
+    assert "learner_0" in told.out
+    assert main(["evaluate", str(own[0].directory), "--trials", "4", "--skip-damaged"]) == 0
+
+
+def test_runs_of_different_games_do_not_go_together(own: list[Run], tmp_path: Path) -> None:
+    other = made_run(tmp_path, override(small_experiment(), "game.rounds=9"))
+    with pytest.raises(BadInput, match="these play different games"):
+        evaluate([own[0], other])
+
+
+def test_a_file_may_not_run_a_co_players_code(own: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own[0].directory / "experiment.json").write_text(
+        (own[0].directory / "experiment.json").read_text().replace('"random_table"', '"antigravity:fly"')
+    )
+    assert "--trust" in wrong(capsys, str(own[0].directory))
+
+
+def test_the_classical_payoffs_have_no_shapers_suite() -> None:
+    with pytest.raises(BadInput, match="default payoffs"):
+        load(SUITES["ipd_shapers"])(Experiment(game=classical_prisoners_dilemma(), scheme=best_response()))
