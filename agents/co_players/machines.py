@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from agents.co_players.tables import decide, luck_of, on_device
+from agents.co_players.tables import decide, luck_of, on_device, surely
 from agents.occupant import Decision
 from envs.game import Observation
 
@@ -48,7 +48,12 @@ class Machine:
         outcome = observation["outcome"]
         place = on_device(self._following, outcome.device, torch.int64)[5 * state.place + outcome]
         cooperates = on_device(self.cooperates, outcome.device)[place]
-        return decide(cooperates, state.luck, state.clock), MachineState(place, state.luck, state.clock + 1)
+        decision = surely(cooperates) if self._is_sure else decide(cooperates, state.luck, state.clock)
+        return decision, MachineState(place, state.luck, state.clock + 1)
+
+    @cached_property
+    def _is_sure(self) -> bool:
+        return set(self.cooperates) <= {0.0, 1.0}
 
     @cached_property
     def _following(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -48,12 +48,21 @@ def decide(cooperates: Float[Tensor, "N"], luck: Int64[Tensor, "N"], clock: Int6
     return Decision(action, policy=torch.stack([cooperates, 1 - cooperates], -1))
 
 
+def surely(cooperates: Float[Tensor, "N"]) -> Decision:
+    """What `decide` makes of probabilities that are all 0 or 1, without a draw."""
+    defects = 1 - cooperates
+    return Decision(defects.long(), policy=torch.stack([cooperates, defects], -1))
+
+
 class _PlaysATable:
     reads: ClassVar[dict[str, int]] = {"outcome": 5}
+    # Whether all its probabilities are 0 or 1.
+    is_sure = False
 
     def act(self, observation: Observation, state: TableState, reward: Tensor | None = None) -> tuple[Decision, TableState]:
         cooperates = state.cooperates.gather(1, observation["outcome"][:, None])[:, 0]
-        return decide(cooperates, state.luck, state.clock), state._replace(clock=state.clock + 1)
+        decision = surely(cooperates) if self.is_sure else decide(cooperates, state.luck, state.clock)
+        return decision, state._replace(clock=state.clock + 1)
 
     def cooperates_in(self, state: TableState) -> Float[Tensor, "N 5"]:
         """Its probabilities to cooperate in the five situations."""
@@ -69,6 +78,10 @@ class Table(_PlaysATable):
     def __post_init__(self) -> None:
         if len(self.cooperates) != 5 or not all(0 <= p <= 1 for p in self.cooperates):
             raise ValueError(f"cooperates is {self.cooperates}; want five probabilities, for {', '.join(SITUATIONS)}")
+
+    @cached_property
+    def is_sure(self) -> bool:  # type: ignore[override]
+        return set(self.cooperates) <= {0.0, 1.0}
 
     def start(self, seeds: Int64[Tensor, "N"]) -> TableState:
         cooperates = on_device(self.cooperates, seeds.device).expand(len(seeds), 5)
