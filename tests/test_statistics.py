@@ -80,7 +80,9 @@ def test_the_interquartile_means_resamples_are_those_of_repeated_rows_and_column
     values = np.random.default_rng(8).normal(size=(3, 6))
     values[1, 2:4] = NAN
     drawn = {3: np.array([2.0, 0.0, 1.0]), 6: np.array([0.0, 3.0, 0.0, 1.0, 0.0, 2.0])}
-    monkeypatch.setattr("training.evaluation.statistics._counts", lambda generator, count, resamples: np.tile(drawn[count], (resamples, 1)))
+    monkeypatch.setattr(
+        "training.evaluation.statistics._counts", lambda seed, what, count, resamples: np.tile(drawn[count], (resamples, 1))
+    )
     repeated = values[[0, 0, 2]][:, [1, 1, 1, 3, 5, 5]].ravel()
     interval = interquartile_mean(values, 5)
     assert interval.low == pytest.approx(stats.trim_mean(repeated[~np.isnan(repeated)], 0.25))

@@ -45,6 +45,7 @@ FORMAT = 2
 READ_AFTER = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 99, 150, 200, 300, 500, 1000)
 # Trials per scenario that the reading is fitted to: enough for a linear map of a few hundred numbers.
 READ_TRIALS = 64
+MOST_TRIALS = 100_000
 
 
 class Extras(NamedTuple):
@@ -104,8 +105,8 @@ def evaluate(
     extras = extras or Extras()
     suite = find_suite(suite_name or entrants.experiment.suite, entrants)
     trials = trials or suite.trials
-    if trials > 1_000_000:
-        raise BadInput(f"{trials} trials per scenario; want at most 1,000,000")
+    if trials > MOST_TRIALS:
+        raise BadInput(f"{trials} trials per scenario; want at most {MOST_TRIALS:,}")
     if (extras.cross_play or extras.exploit or extras.best_responses) and not _is_a_meeting_of_equals(entrants):
         raise BadInput("cross-play and trained responses are for games of two equal seats")
     tables = seat_everyone(entrants, suite)
@@ -271,7 +272,7 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
 
 def _figure(by_seed: Array) -> dict[str, Any]:
     nothing = Interval(math.nan, math.nan, math.nan, *by_seed.shape)
-    middle = nothing if np.isnan(by_seed).all() else interquartile_mean(by_seed)
+    middle = nothing if np.isnan(by_seed).all() else interquartile_mean(by_seed, 500)
     return {**bootstrap(by_seed)._asdict(), "iqm": middle.mean, "iqm_low": middle.low, "iqm_high": middle.high}
 
 

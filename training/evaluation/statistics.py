@@ -7,6 +7,7 @@ them, trials. Which figures are worth an interval follows Agarwal et al. 2021 (a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,8 +64,8 @@ def interquartile_mean(by_seed: Array, resamples: int = 2000, seed: int = 0) -> 
     seeds, trials = by_seed.shape
     order = np.argsort(by_seed, axis=None)[: np.count_nonzero(~np.isnan(by_seed))]
     values, of_seed, of_trial = by_seed.ravel()[order], order // trials, order % trials
-    generator = np.random.default_rng(seed)
-    seed_counts, trial_counts = _counts(generator, seeds, resamples), _counts(generator, trials, resamples)
+    resamples = _affordable(resamples, trials)
+    seed_counts, trial_counts = _counts(seed, "seeds", seeds, resamples), _counts(seed, "trials", trials, resamples)
 
     # A few resamples at a time: all of them at once would fill the memory.
     several = max(1, 2_000_000 // max(1, len(order)))
@@ -106,10 +107,10 @@ def resampled_means(by_seed: Array, resamples: int, seed: int = 0) -> Array:
     """[resamples, T] means of resampled data; by_seed: [S, n, T], NaN where there is none."""
     _refuse_nothing(by_seed)
     seeds, trials, _ = by_seed.shape
-    generator = np.random.default_rng(seed)
-    counts = _counts(generator, trials, resamples)
+    resamples = _affordable(resamples, trials)
+    counts = _counts(seed, "trials", trials, resamples)
     per_seed = np.stack([_weighted_means(counts, values) for values in by_seed])
-    chosen = generator.integers(seeds, size=(resamples, seeds))
+    chosen = np.random.default_rng([seed, *b"chosen"]).integers(seeds, size=(resamples, seeds))
     return mean_of(per_seed[chosen, np.arange(resamples)[:, None]], 1)
 
 
@@ -133,12 +134,12 @@ def _middle_means(values: Array, counts: Array) -> Array:
 def _over_pairs(a: Array, b: Array, pairs: Array, resamples: int, seed: int) -> Interval:
     """The mean of pairs, [S1, S2, n], over trials and then over pairs of seeds."""
     _refuse_nothing(pairs)
-    generator = np.random.default_rng(seed)
     trials = pairs.shape[2]
-    counts = _counts(generator, trials, resamples)
+    resamples = _affordable(resamples, trials)
+    counts = _counts(seed, "trials", trials, resamples)
     # [resamples, S1, S2]: a pair's mean on the resampled trials, and how often the pair is there.
     means = _weighted_means(counts, pairs.reshape(-1, trials).T).reshape(resamples, len(a), len(b))
-    weights = _counts(generator, len(a), resamples)[:, :, None] * _counts(generator, len(b), resamples)[:, None]
+    weights = _counts(seed, "seeds", len(a), resamples)[:, :, None] * _counts(seed, "other seeds", len(b), resamples)[:, None]
     weights = np.where(np.isnan(means), 0.0, weights)
     with np.errstate(invalid="ignore"):
         resampled = np.where(weights > 0, weights * means, 0.0).sum((1, 2)) / weights.sum((1, 2))
@@ -157,9 +158,21 @@ def _refuse_nothing(values: Array) -> None:
         raise ValueError("an interval wants at least one seed and one trial")
 
 
-def _counts(generator: np.random.Generator, count: int, resamples: int) -> Array:
-    """[resamples, count]: how often each of `count` things is drawn in as many draws. A mean is then a row of a matrix product."""
-    return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+def _affordable(resamples: int, trials: int) -> int:
+    """Fewer resamples of very many trials, whose intervals are narrow anyway: counts should fit in 128 MB."""
+    return min(resamples, max(200, 16_000_000 // trials))
+
+
+@lru_cache(maxsize=8)
+def _counts(seed: int, what: str, count: int, resamples: int) -> Array:
+    """[resamples, count]: how often each of `count` things is drawn in as many draws. A mean is then a row of a matrix product.
+
+    The same for the same arguments: an evaluation asks hundreds of times, and drawing takes longer than playing.
+    """
+    generator = np.random.default_rng([seed, *what.encode()])
+    counts = generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    counts.flags.writeable = False
+    return counts
 
 
 def _weighted_means(counts: Array, values: Array) -> Array:
