@@ -10,4 +10,5 @@ GAMES: dict[str, str] = {
     "stag_hunt": "envs.iterated_dilemma:stag_hunt",
     "matching_pennies": "envs.iterated_dilemma:matching_pennies",
     "battle_of_the_sexes": "envs.iterated_dilemma:battle_of_the_sexes",
+    "coin_game": "envs.coin_game:coin_game",
 }

@@ -295,7 +295,19 @@ def test_tables_fit_the_screen(own: list[Run], width: int) -> None:
     lines = screen.getvalue().splitlines()
     assert "score" in screen.getvalue()
     # Titles and notes wrap on a real screen; rows of a table are what must not.
-    notes = ("mean [", "reward of", "first's reward", "row's mean", "share of", "a fresh", "score:", "gap", "recip.:", "extort.:")
+    notes = (
+        "mean [",
+        "reward of",
+        "first's reward",
+        "row's mean",
+        "what a population",
+        "share of",
+        "a fresh",
+        "score:",
+        "gap",
+        "recip.:",
+        "extort.:",
+    )
     assert not [line for line in lines if len(line.rstrip()) > width and not line.startswith(notes)]
 
 

@@ -58,4 +58,8 @@ CO_PLAYERS: dict[str, str] = {
     "extortion": "agents.co_players.tables:extortion",
     "generosity": "agents.co_players.tables:generosity",
     "equalizer": "agents.co_players.tables:equalizer",
+    "coin_greedy": "agents.co_players.coin_game:Greedy",
+    "coin_prosocial": "agents.co_players.coin_game:Prosocial",
+    "coin_conditional": "agents.co_players.coin_game:Conditional",
+    "coin_wanderer": "agents.co_players.coin_game:Wanderer",
 }

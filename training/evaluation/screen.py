@@ -37,7 +37,7 @@ def as_grids(results: Mapping[str, Any], width: int = 100) -> Iterator[Grid]:
     if results.get("exploitability"):
         yield _exploitability(results, width)
     if results.get("cross_play"):
-        yield _cross_play(results["cross_play"])
+        yield _cross_play(results["cross_play"], width)
 
 
 def _scenarios(results: Mapping[str, Any], width: int) -> Iterator[Grid]:
@@ -136,12 +136,14 @@ def _exploitability(results: Mapping[str, Any], width: int) -> Grid:
     return grid
 
 
-def _cross_play(found: Mapping[str, Any]) -> Grid:
-    note = f"row's mean reward against column's number, {found['trials']} trials each; then what a population of them makes of it"
-    grid = _grid("cross-play", note)
+def _cross_play(found: Mapping[str, Any], width: int) -> Grid:
     names = found["agents"]
+    # Seven columns for each agent's payoffs, beside its name and what a population makes of it.
+    fits = min(30, max(len(name) for name in names) + 2) + 38 + 7 * len(names) <= width
+    note = f"row's mean reward against column's number, {found['trials']} trials each; then what a population of them makes of it"
+    grid = _grid("cross-play", note if fits else "what a population makes of their meetings; the payoffs are in the report")
     grid.add_column("agent", overflow="fold")
-    shown = range(len(names)) if len(names) <= 8 else range(0)
+    shown = range(len(names)) if fits else range(0)
     for number in shown:
         grid.add_column(Text(str(number + 1)), justify="right")
     for title in ("replicator", "alpha-rank", "Nash", "Elo"):
