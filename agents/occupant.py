@@ -33,8 +33,9 @@ class Decision(NamedTuple):
 class Occupant(Protocol):
     """A script may say more about itself. `reads = {field: how many symbols, or the shape of its numbers}`: a game that shows
     something else is refused at the start.
-    `cooperates_in(state) -> [N, 5]`: its probabilities to cooperate after start, CC, CD, DC, DD, if it plays by nothing else; evaluation
-    then knows the best response to it, and an agent can be told who it is (`training.identity`).
+    `cooperates_in(state) -> [N, 5] or [N, 21]`: its probabilities to cooperate in every
+    situation, if it plays by nothing else (`agents.co_players.tables`, `memory_two`); evaluation then knows the best response to it, and an
+    agent can be told which table of five it meets (`training.identity`).
     """
 
     def start(self, seeds: Int64[Tensor, "N"]) -> State:

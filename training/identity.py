@@ -44,8 +44,8 @@ def identities(groups: Sequence[Group], occupants: Sequence[Any], states: Sequen
     device = groups[0].games.device
     known = torch.zeros(games, seats, WIDTH, device=device)
     for group, occupant, state in zip(groups, occupants, states, strict=True):
-        if hasattr(occupant, "cooperates_in"):
-            cooperates = occupant.cooperates_in(state)
+        cooperates = occupant.cooperates_in(state) if hasattr(occupant, "cooperates_in") else None
+        if cooperates is not None and cooperates.shape[1] == WIDTH // 2:
             log_probs = torch.stack([cooperates, 1 - cooperates], -1).clamp_min(_LEAST).log()
             known[group.games, group.seats] = log_probs.flatten(1)
     return known

@@ -41,6 +41,10 @@ class _PlaysTwoRounds:
         cooperates = state.cooperates.gather(1, situation[:, None])[:, 0]
         return decide(cooperates, state.luck, state.clock), state._replace(last=outcome, clock=state.clock + 1)
 
+    def cooperates_in(self, state: MemoryTwoState) -> Float[Tensor, "N 21"]:
+        """Its probabilities to cooperate in the 21 situations."""
+        return state.cooperates
+
 
 @dataclass(frozen=True)
 class MemoryTwo(_PlaysTwoRounds):

@@ -21,6 +21,16 @@ from training.seating import one_table
 Array = NDArray[Any]
 
 
+# What figures mean, for people who read them in a table.
+MEANINGS = {
+    "score": "0 is always-defect's reward, 1 the exact best response's",
+    "best_response_gap": "exact best response's reward - its own",
+    "trained_response_gap": "reward of a learner trained for this co-player - its own",
+    "reciprocity": "how much more probably it cooperates after the other did",
+    "extortion": "slope of its reward on the other's, over co-players",
+}
+
+
 class Played(NamedTuple):
     """names: who sat in each seat. seats: those that count as the contender's. log: of the whole trials. mind: {steps taken: [n, D]}, the
     memory's state at those times, flattened. tables: [n, 5 or 21], the probabilities to cooperate of whoever sat opposite, if it has any.

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.evaluation.play import MEANINGS
 from training.evaluation.statistics import Interval, mean_of
 from training.files import write_atomically
 
@@ -127,6 +128,9 @@ def _figures(results: Mapping[str, Any]) -> str:
     for agent in dict.fromkeys(row["agent"] for row in rows):
         own = [row for row in rows if row["agent"] == agent]
         parts.append(_grid("scenario", [(_name(row["scenario"]) + _seats(row), row.get("figures", {})) for row in own], agent, results))
+    said = [(name, MEANINGS[name]) for name in _figure_names(rows) if name in MEANINGS]
+    if said:
+        parts.append("<dl>" + "".join(f"<dt>{_said(name)}</dt><dd>{_text(meaning)}</dd>" for name, meaning in said) + "</dl>")
     return "\n".join(parts)
 
 

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Grid
 from rich.text import Text
 
+from training.evaluation.play import MEANINGS
 from training.evaluation.statistics import Interval
 
 # Figures that get a narrow column with their mean alone, and what stands over it.
@@ -18,13 +19,6 @@ SHORT = {
     "trained_response_gap": "gap t.",
     "reciprocity": "recip.",
     "extortion": "extort.",
-}
-NOTES = {
-    "score": "score: 0 always-defect's reward, 1 the exact best response's",
-    "best_response_gap": "gap: best response's reward - its own",
-    "trained_response_gap": "gap t.: the same, the response being a learner trained for it",
-    "reciprocity": "recip.: how much more it cooperates after the other did",
-    "extortion": "extort.: slope of its surplus on the other's",
 }
 
 
@@ -48,7 +42,10 @@ def _scenarios(results: Mapping[str, Any], width: int) -> Iterator[Grid]:
         columns = _fitting(rows, [*(name for name in names if name not in SHORT), *(name for name in SHORT if name in names)], width)
         seeds = max(figure["seeds"] for row in rows for figure in row["figures"].values())
         covers = Interval(0.0, 0.0, 0.0, seeds, trials).covers
-        notes = [f"mean [95 % bootstrap interval]: {covers}", *(NOTES[name] for name in columns if name in NOTES)]
+        notes = [
+            f"mean [95 % bootstrap interval]: {covers}",
+            *(f"{_head(name).rstrip('.')}: {MEANINGS[name]}" for name in columns if name in MEANINGS),
+        ]
         title = f"{agent}: {results['suite']} v{results['version']}, {trials} trials x {seeds} seed{'s' if seeds > 1 else ''}"
         grid = _grid(title, "\n".join(notes))
         grid.add_column("against", overflow="fold")

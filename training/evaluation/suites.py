@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from envs.donor_game import DonorGame
+from envs.coin_game import CoinGame
 from envs.game import Game, seat_count
 from envs.iterated_dilemma import IteratedDilemma
 from training.experiment import Experiment
@@ -19,6 +21,8 @@ SUITES: dict[str, str] = {
     "ipd_shapers": "training.evaluation.suites:ipd_shapers",
     "self_and_others": "training.evaluation.suites:self_and_others",
     "together": "training.evaluation.suites:together",
+    "coin_game": "training.evaluation.suites:coin_game",
+    "donor_game": "training.evaluation.suites:donor_game",
 }
 
 # Whoever is evaluated; another learner of the same run; the same learner of another seed.
@@ -137,6 +141,33 @@ def together(experiment: Experiment) -> Suite:
     if not tables:
         raise BadInput("suite 'together' wants learners that meet one another; in this run's scheme none do")
     return Suite("together", 1, tuple(Scenario(" + ".join(row), row) for row in tables))
+
+
+def donor_game(experiment: Experiment) -> Suite:
+    """A village of nothing but copies of the agent, then a third of the village among conditional, stingy and random villagers."""
+    if not isinstance(experiment.game, DonorGame):
+        raise BadInput("suite 'donor_game' is for the donor game; try --suite together")
+    villagers = experiment.game.villagers
+    among = {
+        "image_scorers": "image_scoring_villager",
+        "standing": "standing_villager",
+        "matchers": "matching_villager",
+        "misers": "constant_villager:gives=0.1",
+        "random": "random_villager",
+    }
+    own = (FOCAL,) * (villagers // 3)
+    scenarios = [Scenario(name, own + (who,) * (villagers - len(own))) for name, who in among.items()]
+    return Suite("donor_game", 1, (Scenario("themselves", (FOCAL,) * villagers), *scenarios))
+
+
+def coin_game(experiment: Experiment) -> Suite:
+    """Whoever takes every coin, its own alone, the other's in revenge, or whatever it walks onto; itself and another learner of its run."""
+    game = experiment.game
+    if not isinstance(game, CoinGame):
+        raise BadInput("suite 'coin_game' is for the Coin Game; try --suite together")
+    names = ("coin_greedy", "coin_prosocial", "coin_conditional", "coin_wanderer")
+    scenarios = tuple(Scenario(name, (FOCAL, f"{name}:size={game.size}")) for name in names)
+    return Suite("coin_game", 1, (*scenarios, Scenario("itself", (FOCAL, FOCAL)), Scenario("partner", (FOCAL, PARTNER))))
 
 
 def _against(names: tuple[str, ...]) -> list[Scenario]:
