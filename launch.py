@@ -94,6 +94,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.trials is not None and options.trials < 1:
         raise BadInput(f"--trials is {options.trials}; want at least 1")
+    if options.episodes is not None and options.episodes < 1:
+        raise BadInput(f"--episodes is {options.episodes}; want at least 1")
     for name in ("record", "exploit", "best_responses"):
         if getattr(options, name) < 0:
             raise BadInput(f"--{name.replace('_', '-')} is {getattr(options, name)}; want 0 or more")
@@ -150,7 +152,7 @@ def _evaluate(who: list[Any], options: argparse.Namespace) -> None:
     def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
-    entrants = enter(who, options.game, trust=options.trust, skip=warn if options.skip_damaged else None)
+    entrants = enter(who, options.game, options.episodes, trust=options.trust, skip=warn if options.skip_damaged else None)
     extras = Extras(options.cross_play, options.exploit, options.best_responses)
     out = Path(options.out) if options.out else None
     done = evaluate_all(entrants, options.suite, options.trials, options.record, extras, out, lambda text: print(text, flush=True))
@@ -185,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     what = "also train a best response, N iterations, wherever none is known exactly"
     verb.add_argument("--best-responses", type=int, default=0, metavar="N", help=what)
     verb.add_argument("--record", type=int, default=4, metavar="N", help="trials to record per scenario (default: 4)")
-    verb.add_argument("--game", help="by name, with its defaults (default: the runs')")
+    verb.add_argument("--game", help="by name, with settings as in chicken:rounds=50,noise=0.1 (default: the runs')")
+    verb.add_argument("--episodes", type=int, help="of a trial (default: the runs')")
     verb.add_argument("--out", metavar="DIR", help="where results go (default: the runs' directories)")
     verb.add_argument("--skip-damaged", action="store_true", help="leave out agents that cannot be read instead of stopping")
     _add_trust(verb)

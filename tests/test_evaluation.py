@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from agents.co_players import CO_PLAYERS
+from envs.game import role_of_seat
 from envs.iterated_dilemma import IteratedDilemma, classical_prisoners_dilemma
 from launch import main
 from tests.test_runs import small_experiment, snapshot_of
@@ -22,6 +23,7 @@ from training.evaluation.play import figures_of, play
 from training.evaluation.screen import as_grids
 from training.evaluation.suites import FOCAL, SUITES, Scenario, Suite
 from training.experiment import Experiment
+from training.occupants import check_fits
 from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import PRESETS
@@ -56,25 +58,31 @@ def row_of(results: dict, agent: str, scenario: str) -> dict:
 # Suites.
 
 
+def context_of(suite: str) -> Experiment:
+    """The first preset that is evaluated by a suite; otherwise the dilemma that Experiment defaults to."""
+    presets = (load(path)() for path in PRESETS.values())
+    return next((preset for preset in presets if preset.suite == suite), Experiment())
+
+
 def test_no_preset_trains_against_a_suites_co_players_but_for_random_ones() -> None:
     presets = [load(path)() for path in PRESETS.values()]
     trained = {name for preset in presets for name in preset.scheme.co_players(preset.game)}
-    context = Experiment()
-    held_out = {name for path in SUITES.values() for scenario in load(path)(context).scenarios for name in scenario.seats}
+    held_out = {seat for name, path in SUITES.items() for scenario in load(path)(context_of(name)).scenarios for seat in scenario.seats}
     assert trained & held_out <= {"random_table"}
     assert len({name.partition(":")[0] for name in held_out} & set(CO_PLAYERS)) >= 20
 
 
 @pytest.mark.parametrize("name", [name for name in SUITES if name != "together"])
 def test_a_suites_seats_hold_whom_it_says(name: str) -> None:
-    suite = load(SUITES[name])(Experiment())
-    suite.check_fits(IteratedDilemma())
+    context = context_of(name)
+    suite = load(SUITES[name])(context)
+    suite.check_fits(context.game)
     assert suite.name == name
     assert suite.version >= 1
     for scenario in suite.scenarios:
-        for seat in scenario.seats:
-            if not seat.startswith("<"):
-                assert co_player(seat) is not None
+        for number, seat in enumerate(scenario.seats):
+            if not seat.startswith("<") and seat not in context.scheme.learners(context.game):
+                check_fits(seat, co_player(seat), role_of_seat(context.game, number)[0])
 
 
 def test_a_scenario_with_an_empty_seat_is_refused() -> None:
@@ -192,7 +200,7 @@ def test_memory_is_read_and_a_script_has_none(own: list[Run]) -> None:
     assert row["chance"] == 0.2
     assert len(row["accuracy"]) == len(row["control"]) == 4
     assert all(0 <= value <= 1 for value in (*row["accuracy"], *row["control"]))
-    assert set(row["tables"]) == {"even", "u_shaped", "pure", "reactive", "memory_two"}
+    assert set(row["tables"]) == {"even", "extreme", "pure", "reactive", "memory_two"}
 
 
 def test_memory_that_remembers_tells_co_players_apart() -> None:
@@ -274,7 +282,7 @@ def test_results_are_what_the_page_about_them_says(own: list[Run]) -> None:
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):
-            named = {"figures", "curves", "tables"}
+            named = {"figures", "curves", "tables", "game"}
             return set(value) | {key for name, inner in value.items() if name not in named for key in keys(inner)}
         return {key for inner in value for key in keys(inner)} if isinstance(value, list) else set()
 
@@ -394,3 +402,62 @@ def test_a_file_may_not_run_a_co_players_code(own: list[Run], tmp_path: Path, ca
 def test_the_classical_payoffs_have_no_shapers_suite() -> None:
     with pytest.raises(BadInput, match="default payoffs"):
         load(SUITES["ipd_shapers"])(Experiment(game=classical_prisoners_dilemma(), scheme=best_response()))
+
+
+MISTAKES = {
+    "WrongShape": ("Decision(torch.zeros(3, 3, dtype=torch.int64)), state", "gave actions of shape [3, 3]; want a torch tensor of shape"),
+    "Scalar": ("Decision(1), state", "gave actions of int"),
+    "Floaty": ("Decision(torch.zeros(len(reward))), state", "torch.float32 actions"),
+    "TooLarge": ("Decision(torch.full_like(state, 7)), state", "actions from 7 to 7; want what is allowed in Discrete(2)"),
+    "Negative": ("Decision(torch.full_like(state, -1)), state", "actions from -1 to -1"),
+    "NoDecision": ("torch.zeros_like(state), state", "act returned tuple; want"),
+    "Alone": ("Decision(torch.zeros_like(state))", "act returned Decision; want"),
+    "Raises": ("1 / 0", "act failed: ZeroDivisionError"),
+    "Leaves": ("exit(3)", "act failed: SystemExit: 3"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_a_policy_from_elsewhere_gets_wrong_is_said_in_one_line_and_nothing_is_written(
+    mistake: str, own: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returned, words = MISTAKES[mistake]
+    (tmp_path / f"wrong_{mistake}.py").write_text(
+        "import torch\nfrom agents.occupant import Decision\n"
+        f"class {mistake}:\n"
+        "    def start(self, seeds):\n        return torch.zeros_like(seeds)\n"
+        f"    def act(self, observation, state, reward):\n        return {returned}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    said = wrong(capsys, str(own[0].directory), f"wrong_{mistake}:{mistake}", "--trials", "4")
+    assert f"wrong_{mistake}:{mistake}.act" in said
+    assert words in said
+    assert not (own[0].directory / "episodes").exists()
+    assert not (own[0].directory / "results.json").exists()
+
+
+def test_out_keeps_what_it_holds(own: list[Run], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(enter(["tit_for_tat"]), "ipd_tables", trials=4, out=out)
+    evaluate(enter(["tit_for_tat"]), "self_and_others", trials=4, out=out)
+    assert set(json.loads((out / "results.json").read_text())["evaluations"]) == {"ipd_tables", "self_and_others"}
+    own[0].write_json("results.json", {"training": {"iterations": 3}})
+    evaluate(enter(["tit_for_tat"]), "ipd_tables", trials=4, out=own[0].directory)
+    assert json.loads((own[0].directory / "results.json").read_text())["training"] == {"iterations": 3}
+
+
+def test_another_game_than_its_own_is_not_written_into_a_run(own: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = evaluate(enter(own[:1], "chicken:rounds=6,noise=0.25", 2), "ipd_tables", trials=4)
+    assert done.results["game"]["noise"] == 0.25
+    assert done.results["episodes"] == 2
+    assert len(done.results["scenarios"][0]["curves"]["reward"]["mean"]) == 12
+    assert done.report.parent.parent == Path("runs")
+    assert not (own[0].directory / "results.json").exists()
+    assert not (own[0].directory / "episodes").exists()
+
+
+def test_a_directory_does_not_hide_a_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gradual").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert enter(["gradual"]).contenders[0].name == "gradual"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.evaluation.statistics import Interval, bootstrap, interquartile_mean, paired_difference, probability_of_improvement
+from training.evaluation.statistics import Interval, bootstrap, interquartile_mean, paired_difference, probability_of_improvement, ratio
 
 NAN = np.nan
 
@@ -181,3 +181,25 @@ def test_nothing_has_no_interval(shape):
             interval(np.ones(shape))
     with pytest.raises(ValueError, match="at least one seed and one trial"):
         paired_difference(np.ones(shape), np.ones(shape))
+
+
+def test_a_ratios_interval_holds_the_truth_although_its_denominator_is_luck_too():
+    """Gains of 0.5 a trial beside spans that are 0 in four of five trials and 1 in the fifth: the ratio is 0.5 / 0.2."""
+    generator = np.random.default_rng(11)
+    held = fixed = 0
+    for _ in range(200):
+        span = (generator.random(150) < 0.2).astype(float)
+        gain = 0.5 + 2.0 * (span - 0.2) + generator.normal(size=(1, 150)) * 0.2
+        interval = ratio(gain, span, 300)
+        held += interval.low <= 2.5 <= interval.high
+        plain = bootstrap(gain / span.mean(), 300)
+        fixed += plain.low <= 2.5 <= plain.high
+    assert 180 <= held <= 198
+    # As if the denominator were known: what an interval of the quotient must not be.
+    assert abs(fixed - held) > 10
+
+
+def test_a_ratio_to_nothing_is_nothing():
+    interval = ratio(np.ones((1, 5)), np.zeros(5))
+    assert np.isnan(interval.mean)
+    assert np.isnan(interval.low)

@@ -13,6 +13,7 @@ from envs.third_party import ThirdPartyGame
 from training import identity
 from training.evaluation.suites import SUITES
 from training.experiment import Experiment
+from training.foreign import Foreign
 from training.population import co_player
 from training.settings import BadInput, lookup
 
@@ -51,6 +52,8 @@ def check_fits(name: str, occupant: Any, role: Role) -> None:
             if own != the_games:
                 raise BadInput(f"agent {name} has {what} {own}; {role.name} has {the_games} in this game")
         return
+    if isinstance(occupant, Foreign):
+        occupant.role = role
     for field, wanted in getattr(occupant, "reads", {}).items():
         space = role.observation_space.spaces.get(field)
         found = int(space.n) if isinstance(space, gym.spaces.Discrete) else getattr(space, "shape", None)

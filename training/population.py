@@ -25,6 +25,7 @@ from agents.agent import Agent, AgentConfig
 from agents.co_players import CO_PLAYERS
 from agents.occupant import Occupant
 from training.files import write_atomically
+from training.foreign import Foreign
 from training.settings import BadInput, configured, from_json, load, nearest, to_json
 
 FORMAT = 1
@@ -136,13 +137,13 @@ def _from_elsewhere(module: str, name: str) -> Occupant:
             found = getattr(found, part)
         occupant = found() if isinstance(found, type) else found
     # Whatever somebody else's code makes of being imported: it is named.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"no co-player is called {module}:{name}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)
     if not isinstance(occupant, Occupant):
         raise BadInput(f"{module}:{name} is a {type(occupant).__name__} without start or act; want both, as in agents/occupant.py")
-    return occupant
+    return Foreign(f"{module}:{name}", occupant)
 
 
 def space_to_json(space: gym.Space[Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Run:
         return cls(directory, experiment)
 
     def write_json(self, name: str, data: Any) -> None:
-        write_atomically(self.directory / name, json_bytes(data))
+        write_atomically(self.directory / name, (json.dumps(data, indent=1) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
         """The file's contents; an empty dict where there is none."""
@@ -160,11 +160,6 @@ class Run:
         if not folder.is_dir():
             raise BadInput(f"{self.directory} has no population yet: it was stopped before its first checkpoint")
         return {name: load_agent(folder / name, device) for name in names}
-
-
-def json_bytes(data: Any) -> bytes:
-    """As files hold it."""
-    return (json.dumps(data, indent=1) + "\n").encode()
 
 
 def read_checkpoint(file: Path) -> Snapshot:

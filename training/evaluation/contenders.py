@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from agents.co_players import CO_PLAYERS
 from agents.occupant import Occupant
 from envs import GAMES
 from envs.game import Game
 from training.experiment import Experiment
 from training.population import co_player, load_agent, members
 from training.run import Run
-from training.settings import BadInput, lookup
+from training.settings import BadInput, lookup, override, split_outside_brackets
 
 
 class Member(NamedTuple):
@@ -36,16 +37,20 @@ class Contender(NamedTuple):
 
 
 class Entrants(NamedTuple):
-    """Everyone in an evaluation, and what they play. experiment: the first run's, or one with nothing but a game."""
+    """Everyone in an evaluation, and what they play. experiment: the first run's, or one with nothing but a game. plays_its_runs_game:
+    nobody asked for another, so that results belong into the runs' directories.
+    """
 
     contenders: tuple[Contender, ...]
     runs: tuple[Run, ...]
     experiment: Experiment
+    plays_its_runs_game: bool
 
 
 def enter(
     names: Sequence[str | Path | Run],
     game: str | None = None,
+    episodes: int | None = None,
     *,
     trust: bool = False,
     skip: Callable[[str], None] | None = None,
@@ -53,8 +58,9 @@ def enter(
     """Finds everyone who is named. A name is a run, an agent's directory, a directory of agents, or a co-player's (see
     `training.population.co_player`). Runs that differ only in their seed are seeds of one contender.
 
-    game: by name; otherwise the runs', or that of the run in whose population an agent lies, or the prisoner's dilemma.
-    skip: told of damaged agents, which are then left out; without it they are refused. Raises BadInput.
+    game: by name, with settings if need be (`chicken:rounds=50,noise=0.1`); otherwise the runs', or that of the run in whose population an
+    agent lies, or the prisoner's dilemma. episodes: of a trial; otherwise the runs'. skip: told of damaged agents, which are then left
+    out; without it they are refused. Raises BadInput.
     """
     runs: list[Run] = []
     alone: list[Contender] = []
@@ -62,7 +68,7 @@ def enter(
     for name in names:
         if isinstance(name, Run) or (Path(name) / "experiment.json").is_file():
             runs.append(name if isinstance(name, Run) else Run.open(name, trust))
-        elif Path(name).is_dir() or "/" in str(name):
+        elif str(name) not in CO_PLAYERS and (Path(name).is_dir() or "/" in str(name)):
             paths = members(name) if Path(name).is_dir() else _missing(Path(name))
             alone += _load(paths, skip)
             homes += [Run.open(Path(path).parent.parent, trust) for path in paths if (Path(path).parents[1] / "experiment.json").is_file()]
@@ -74,11 +80,18 @@ def enter(
             raise BadInput(f"these play different games: {played[0].game} and {experiment.game}; evaluate them apart")
     chosen = played[0] if played else Experiment(game=_first_game())
     if game is not None:
-        chosen = replace(chosen, game=lookup(GAMES, game, "game")())
+        head, _, settings = game.partition(":")
+        asked: Game = lookup(GAMES, head, "game")()
+        for assignment in split_outside_brackets(settings, ","):
+            asked = override(asked, assignment)
+        chosen = replace(chosen, game=asked)
+    if episodes is not None:
+        chosen = replace(chosen, episodes=episodes)
     contenders = [*_seeds_together(runs, skip), *alone]
     if not contenders:
         raise BadInput("nobody is left to evaluate")
-    return Entrants(tuple(_with_different_names(contenders)), tuple(runs), chosen)
+    same = not played or (chosen.game, chosen.episodes) == (played[0].game, played[0].episodes)
+    return Entrants(tuple(_with_different_names(contenders)), tuple(runs), chosen, same)
 
 
 def _first_game() -> Game:

@@ -22,21 +22,19 @@ from training.evaluation.play import Played, figures_of, play
 from training.evaluation.reciprocity import extortion_slope
 from training.evaluation.report import write_report
 from training.evaluation.statistics import (
-    Interval,
-    bootstrap,
-    interquartile_mean,
+    figure,
     mean_of,
     paired_difference,
     probability_of_improvement,
+    ratio,
     resampled_means,
 )
 from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Scenario, Suite
-from training.files import write_atomically
 from training.occupants import check_fits
 from training.population import co_player
-from training.run import Run, json_bytes
+from training.run import Run
 from training.seating import one_table
-from training.settings import BadInput, lookup
+from training.settings import BadInput, lookup, to_json
 
 Array = NDArray[Any]
 
@@ -109,19 +107,19 @@ def evaluate(
         raise BadInput(f"{trials} trials per scenario; want at most {MOST_TRIALS:,}")
     if (extras.cross_play or extras.exploit or extras.best_responses) and not _is_a_meeting_of_equals(entrants):
         raise BadInput("cross-play and trained responses are for games of two equal seats")
+    if extras.cross_play and sum(len(contender.members) for contender in entrants.contenders) < 2:
+        raise BadInput("cross-play wants at least two agents")
     tables = seat_everyone(entrants, suite)
-    for run in entrants.runs:
-        run.read_json("results.json")
-    outcomes = []
-    for (contender, scenario), seated in tables.items():
-        outcomes.append(_play_scenario(entrants, suite, scenario, contender, seated, trials))
-        for member_table in seated:
-            if record and member_table.run is not None:
-                _record(entrants, suite, scenario, member_table, min(record, trials))
+    for directory in [run.directory for run in entrants.runs] + ([out] if out is not None else []):
+        Run(directory, entrants.experiment).read_json("results.json")
+    outcomes = [_play_scenario(entrants, suite, scenario, contender, seated, trials) for (contender, scenario), seated in tables.items()]
     results: dict[str, Any] = {
         "format": FORMAT,
         "suite": suite.name,
         "version": suite.version,
+        "seed": suite.seed,
+        "game": to_json(entrants.experiment.game),
+        "episodes": entrants.experiment.episodes,
         "runs": [run.directory.name for run in entrants.runs],
         "seeds": max(len(contender.members) for contender in entrants.contenders),
         "trials_per_scenario": trials,
@@ -140,6 +138,9 @@ def evaluate(
     if extras.cross_play:
         results["cross_play"] = cross_play(entrants, trials, suite.seed)
     results = without_nan(results)
+    for (_, scenario), seated in tables.items():
+        for table in seated if record and entrants.plays_its_runs_game else ():
+            _record(entrants, suite, scenario, table, min(record, trials))
     return Evaluation(results, _write(entrants, suite, results, out))
 
 
@@ -255,25 +256,23 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
     row: dict[str, Any] = {"agent": outcome.agent, "scenario": outcome.scenario.name, "seats": list(outcome.scenario.seats)}
     row |= {"figures": {}, "curves": {}}
     for name, values in outcome.figures.items():
+        if name.startswith("_"):
+            continue
         of_trials = values.astype(float) if values.ndim == 2 else mean_of(values.astype(float), 2)
-        row["figures"][name] = _figure(of_trials)
+        row["figures"][name] = figure(of_trials)
         if values.ndim == 3:
             # Late steps that only few trials reach may be missing from a resample; where they are, there is no band.
             resampled = resampled_means(values.astype(float), 500)
             low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
             mean = mean_of(mean_of(values.astype(float), 1), 0)
             row["curves"][name] = {part: np.round(curve, 5).tolist() for part, curve in (("mean", mean), ("low", low), ("high", high))}
+    if "_span" in outcome.figures:
+        row["figures"]["score"] = ratio(outcome.figures["_above_least"], outcome.figures["_span"][0])._asdict()
     tables = outcome.played[0].tables
     if tables is not None and len(tables) > 1 and float(tables.std(0).max()) > 0:
         own, other = outcome.figures["reward"].astype(float), outcome.figures["other_reward"].astype(float)
         row["figures"]["extortion"] = extortion_slope(own, other)._asdict()
     return row
-
-
-def _figure(by_seed: Array) -> dict[str, Any]:
-    nothing = Interval(math.nan, math.nan, math.nan, *by_seed.shape)
-    middle = nothing if np.isnan(by_seed).all() else interquartile_mean(by_seed, 500)
-    return {**bootstrap(by_seed)._asdict(), "iqm": middle.mean, "iqm_low": middle.low, "iqm_high": middle.high}
 
 
 def _compare(entrants: Entrants, outcomes: list[Outcome]) -> list[dict[str, Any]]:
@@ -358,8 +357,6 @@ def cross_play(entrants: Entrants, trials: int, seed: int) -> dict[str, Any]:
         for member in contender.members:
             many = len(contender.members) > 1 and member.run is not None
             people[f"{contender.name} seed {member.run.experiment.seed}" if many and member.run else contender.name] = member.occupant
-    if len(people) < 2:
-        raise BadInput("cross-play wants at least two agents")
     role = experiment.game.roles[0]
     for name, occupant in people.items():
         check_fits(name, occupant, role)
@@ -392,20 +389,18 @@ def _is_a_meeting_of_equals(entrants: Entrants) -> bool:
 
 
 def _write(entrants: Entrants, suite: Suite, results: dict[str, Any], out: Path | None) -> Path:
-    """Returns the report's path, the first where several runs get one each."""
-    places = [run.directory for run in entrants.runs]
-    if out is not None or not places:
-        out = out or _new_directory(Path("runs"), f"evaluation-{suite.name}")
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "results.json", json_bytes({"evaluations": {suite.name: results}}))
-        places = [out, *places]
-    for run in entrants.runs:
+    """Returns the report's path, the first where several runs get one each. A run's directory holds results of its own game alone."""
+    runs = [Run(out, entrants.experiment)] if out is not None else []
+    runs += entrants.runs if entrants.plays_its_runs_game else ()
+    runs = runs or [Run(_new_directory(Path("runs"), f"evaluation-{suite.name}"), entrants.experiment)]
+    for run in runs:
+        run.directory.mkdir(parents=True, exist_ok=True)
         stored = run.read_json("results.json")
         run.write_json("results.json", {**stored, "evaluations": {**stored.get("evaluations", {}), suite.name: results}})
-        _show_on_board(run.directory, suite, results)
-    for place in places:
-        write_report(results, place / f"report-{suite.name}.html")
-    return places[0] / f"report-{suite.name}.html"
+        write_report(results, run.directory / f"report-{suite.name}.html")
+        if run in entrants.runs:
+            _show_on_board(run.directory, suite, results)
+    return runs[0].directory / f"report-{suite.name}.html"
 
 
 def _new_directory(root: Path, name: str) -> Path:
@@ -426,11 +421,10 @@ def _show_on_board(directory: Path, suite: Suite, results: dict[str, Any]) -> No
     from training.board import Board
 
     board = Board(directory)
-    figures = [name for name in results["scenarios"][0]["curves"] if not name.startswith("other_")]
-    for figure in figures:
+    for name in [name for name in results["scenarios"][0]["curves"] if not name.startswith("other_")]:
         curves: dict[str, dict[str, Array]] = {}
         for row in results["scenarios"]:
-            parts = [row["curves"][figure][part] for part in ("mean", "low", "high")]
+            parts = [row["curves"][name][part] for part in ("mean", "low", "high")]
             curves.setdefault(row["scenario"], {})[row["agent"]] = np.array(parts, dtype=float).T
-        board.curves(f"evaluation/{suite.name}/{figure}", curves, figure)
+        board.curves(f"evaluation/{suite.name}/{name}", curves, name)
     board.close()

@@ -85,8 +85,8 @@ def figures_of(game: Game, played: Played) -> dict[str, Array]:
     reciprocity: how much more probably it cooperates after the other did (`training.evaluation.reciprocity`).
     best_response_gap: what the best response to the co-player's table earns in expectation, less what was earned, per step; only where
     the co-player is a table.
-    score: (reward - always-defect's) / (best response's - always-defect's), both expected against this co-player, the denominator a mean
-    over trials: 0 is defecting always, 1 is knowing the co-player.
+    _above_least, _span: the reward, and the best response's, less always-defect's, both expected against this co-player. The quotient of
+    their means over trials is the score: 0 is defecting always, 1 is knowing the co-player.
     """
     log = played.log
     whole = log.trial == 0
@@ -109,8 +109,7 @@ def figures_of(game: Game, played: Played) -> dict[str, Array]:
             least = best_response.value_against(game, defects, played.tables, played.seats[0])
             earned = figures["reward"].mean(1)
             figures["best_response_gap"] = best - earned
-            span = float((best - least).mean())
-            figures["score"] = (earned - least) / span if span > 1e-6 else np.full(len(best), np.nan)
+            figures["_above_least"], figures["_span"] = earned - least, best - least
     return figures
 
 

@@ -114,11 +114,21 @@ class _Line(NamedTuple):
 def _about(results: Mapping[str, Any]) -> str:
     entries = [
         ("Suite", f"{results.get('suite', 'none')}, version {results.get('version', 'unknown')}"),
+        ("Game", _game(results)),
         ("Runs", ", ".join(str(run) for run in results.get("runs", [])) or "none named"),
         *((f"Contender {each['name']}", ", ".join(str(run) for run in each.get("runs", []))) for each in results.get("contenders", [])),
         ("Evidence", _evidence([], results)),
     ]
     return "<dl>" + "".join(f"<dt>{_text(term)}</dt><dd>{_text(said)}</dd>" for term, said in entries) + "</dl>"
+
+
+def _game(results: Mapping[str, Any]) -> str:
+    """Its kind and settings in a line."""
+    about = results.get("game")
+    if not about:
+        return "not said"
+    settings = ", ".join(f"{name} {value}" for name, value in about.items() if name != "type" and not isinstance(value, (list, dict)))
+    return f"{str(about.get('type', '')).rpartition(':')[2]}: {settings}; episodes {results.get('episodes', 1)}"
 
 
 def _figures(results: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from memory.gru import GRUConfig
 from training.algorithms import PPO
 from training.evaluation.contenders import Entrants
 from training.evaluation.play import figures_of, play
-from training.evaluation.statistics import bootstrap, mean_of
+from training.evaluation.statistics import bootstrap, figure, mean_of
 from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.schemes.mixture import Mixture, Pairing
@@ -108,4 +108,4 @@ def fill_gaps(
             figures = figures_of(game, play(game, episodes, ("responder", "co_player"), (0,), people, seeds))
             found[name] = mean_of(figures["reward"].astype(float), 1)
         gap = found[name] - mean_of(outcome.figures["reward"].astype(float), 2)
-        row["figures"]["trained_response_gap"] = bootstrap(gap)._asdict()
+        row["figures"]["trained_response_gap"] = figure(gap)

@@ -85,6 +85,23 @@ def paired_difference(a: Array, b: Array, resamples: int = 2000, seed: int = 0) 
     return _over_pairs(a, b, _pairs(a, b, np.subtract), resamples, seed)
 
 
+def ratio(above: Array, below: Array, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of `above` as a share of the mean of `below`. above: [S, n]. below: [n], of the same trials, the same for every seed.
+
+    Both means are resampled together: a quotient whose denominator were held fixed would have far too short an interval. NaN where
+    `below` is nothing on average.
+    """
+    _refuse_nothing(above)
+    resampled = resampled_means(above[:, :, None], resamples, seed)[:, 0]
+    denominators = _weighted_means(_counts(seed, "trials", len(below), len(resampled)), below[:, None])[:, 0]
+    smallest = 1e-6
+    with np.errstate(invalid="ignore"):
+        quotients = resampled / np.where(np.abs(denominators) > smallest, denominators, np.nan)
+    whole = float(below.mean())
+    mean = float(mean_of(mean_of(above, 1), 0)) / whole if abs(whole) > smallest else np.nan
+    return percentiles(mean, quotients if abs(whole) > smallest else np.full(1, np.nan), *above.shape)
+
+
 def probability_of_improvement(a: Array, b: Array, resamples: int = 2000, seed: int = 0) -> Interval:
     """How probably a run of a does better than a run of b in a trial that both meet with the same luck; ties count half.
 
@@ -94,6 +111,13 @@ def probability_of_improvement(a: Array, b: Array, resamples: int = 2000, seed: 
     means over trials, pass those as [S1, 1] and [S2, 1]. Otherwise as `paired_difference`.
     """
     return _over_pairs(a, b, _pairs(a, b, lambda one, other: np.heaviside(one - other, 0.5)), resamples, seed)
+
+
+def figure(by_seed: Array) -> dict[str, Any]:
+    """What results hold of a figure: the mean's interval, and the interquartile mean's as `iqm`, `iqm_low`, `iqm_high`."""
+    nothing = Interval(np.nan, np.nan, np.nan, *by_seed.shape)
+    middle = nothing if np.isnan(by_seed).all() else interquartile_mean(by_seed, 500)
+    return {**bootstrap(by_seed)._asdict(), "iqm": middle.mean, "iqm_low": middle.low, "iqm_high": middle.high}
 
 
 def percentiles(mean: Any, resampled: Array, seeds: int, trials: int) -> Interval:

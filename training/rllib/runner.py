@@ -15,6 +15,7 @@ from agents.occupant import Occupant
 from training import metrics, tree
 from training.allocator import keep_freed_memory
 from training.experiment import Experiment, spaces_of
+from training.occupants import check_fits
 from training.plain import collect
 from training.population import co_player
 from training.rollout import Trajectories
@@ -39,8 +40,11 @@ class BatchedRunner(EnvRunner, Checkpointable):
         self.module = config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=False).build()
         learners = self.experiment.scheme.learners(self.experiment.game)
         self.occupants: dict[str, Occupant] = {name: self.module[name].to(self.experiment.device).agent for name in learners}
+        roles = self.experiment.roles()
         for name in self.experiment.scheme.co_players(self.experiment.game):
             occupant = co_player(name)
+            if name in roles:
+                check_fits(name, occupant, roles[name])
             self.occupants[name] = occupant.to(self.experiment.device) if isinstance(occupant, torch.nn.Module) else occupant
 
     def sample(self, *, iteration: int, first: int, last: int) -> Sampled:
