@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.chance import Purpose, integers, permutation, uniform
-from envs.game import Mark, Observation, Role, Scene, Turn
+from agents.occupant import Decision
+from envs.chance import Purpose, categorical, integers, permutation, uniform
+from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
 
 
 class GiftState(NamedTuple):
@@ -243,3 +244,31 @@ class Breaks(GiftCircle):
         if int(state.step[0]) == 2:
             raise ArithmeticError("the third step always fails")
         return super().step(state, {"villager": actions["villager"].float()})
+
+
+class LegalState(NamedTuple):
+    luck: Tensor
+    clock: Tensor
+
+
+class AnyLegal:
+    """An occupant that acts at random within the mask, in the spaces of a role."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    def start(self, seeds: Tensor) -> LegalState:
+        return LegalState(seeds, torch.zeros_like(seeds))
+
+    def act(self, observation: Observation, state: LegalState, reward: Tensor | None = None) -> tuple[Decision, LegalState]:
+        space, draw = self.role.action_space, uniform(state.luck, 3, state.clock)
+        if isinstance(space, gym.spaces.Discrete):
+            mask = observation.get(ACTION_MASK, torch.ones(len(draw), int(space.n)))
+            action = categorical(mask.float(), draw)
+        elif isinstance(space, gym.spaces.MultiDiscrete):
+            draws = uniform(state.luck[:, None], 3, state.clock[:, None], torch.arange(len(space.nvec)))
+            action = (draws * torch.as_tensor(space.nvec)).long()
+        else:
+            low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
+            action = low + draw.reshape(-1, *[1] * len(space.shape)) * (high - low)
+        return Decision(action), state._replace(clock=state.clock + 1)

@@ -5,7 +5,6 @@ import inspect
 import re
 from typing import get_type_hints
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,7 @@ from scipy import stats
 
 from agents.co_players import CO_PLAYERS
 from agents.co_players.counters import Feld, Majority, Tullock
-from agents.co_players.machines import MachineState, contrite_tit_for_tat, cycler, davis, grim_trigger, nydegger, remorseful_prober
+from agents.co_players.machines import contrite_tit_for_tat, cycler, davis, grim_trigger, nydegger, remorseful_prober
 from agents.co_players.memory_two import MemoryTwo, RandomMemoryTwo
 from agents.co_players.tables import (
     AmongTables,
@@ -34,10 +33,11 @@ from agents.co_players.tables import (
 )
 from agents.occupant import Decision, Occupant
 from envs import GAMES
-from envs.chance import Purpose, categorical, seeds_of, uniform
+from envs.chance import Purpose, seeds_of
 from envs.face import make_game
 from envs.game import ACTION_MASK, seats_of
 from envs.iterated_dilemma import IteratedDilemma
+from tests.games import AnyLegal
 from training.occupants import check_fits
 from training.population import co_player
 from training.rollout import Rollout
@@ -767,28 +767,6 @@ def home_of(name):
     raise AssertionError(f"{name} fits no game in GAMES")
 
 
-class AnyLegal:
-    """Acts at random within the mask, from its own seeds, in the spaces of a role."""
-
-    def __init__(self, role):
-        self.role = role
-
-    def start(self, seeds):
-        return MachineState(seeds, seeds, torch.zeros_like(seeds))
-
-    def act(self, observation, state, reward=None):
-        space, draw = self.role.action_space, uniform(state.luck, 3, state.clock)
-        if isinstance(space, gymnasium.spaces.Discrete):
-            mask = observation.get(ACTION_MASK, torch.ones(len(draw), int(space.n)))
-            action = categorical(mask.float(), draw)
-        elif isinstance(space, gymnasium.spaces.MultiDiscrete):
-            action = (draw[:, None] * torch.as_tensor(space.nvec)).long()
-        else:
-            low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
-            action = low + draw.reshape(-1, *[1] * len(space.shape)) * (high - low)
-        return Decision(action), state._replace(clock=state.clock + 1)
-
-
 def play_at_home(name, first, trials):
     """The co-player in the first seat of its role, anything legal in every other seat, 20 steps; actions [T, N, ...] of both."""
     game, role = home_of(name)
@@ -810,7 +788,7 @@ def test_at_home_the_same_seeds_give_the_same_legal_play(name):
     assert torch.equal(action, again.decisions[group].action)
     torch.testing.assert_close(action[:, 4:5], alone.decisions[group].action)
     for chosen in action.flatten(0, 1).numpy():
-        assert role.action_space.contains(chosen.astype(role.action_space.dtype))
+        assert role.action_space.contains(np.asarray(chosen, role.action_space.dtype))
     mask = log.observations[group].get(ACTION_MASK)
     if mask is not None:
         assert mask.gather(-1, action[..., None]).eq(1).all()

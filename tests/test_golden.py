@@ -14,6 +14,9 @@ import torch
 
 from envs import GAMES
 from envs.face import make_game
+from envs.game import seats_of
+from envs.iterated_dilemma import IteratedDilemma
+from tests.games import AnyLegal
 from training import tree
 from training.experiment import Experiment
 from training.population import co_player
@@ -32,7 +35,10 @@ def assert_golden(name: str, text: str) -> None:
     assert file.read_text() == text, f"{file.name} has changed; if that is meant, COTERIE_WRITE_GOLDEN=1 writes it anew"
 
 
-@pytest.mark.parametrize("name", GAMES)
+DILEMMAS = [name for name in GAMES if isinstance(make_game(name), IteratedDilemma)]
+
+
+@pytest.mark.parametrize("name", DILEMMAS)
 def test_playthrough(name: str) -> None:
     """Tit-for-tat in the first seat, a coin in the second."""
     game = make_game(name)
@@ -45,6 +51,18 @@ def test_playthrough(name: str) -> None:
         lines.append(game.describe(tree.rows_of(log.game, step), 0).text)
         seen = {field: values[step, 0].item() for field, values in log.observations[0].items()}
         lines.append(f"    tit_for_tat saw {seen}")
+    assert_golden(f"{name}.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("name", [name for name in GAMES if name not in DILEMMAS])
+def test_playthrough_of_anything_legal(name: str) -> None:
+    """What a replay would say of eight steps in which everyone acts at random. Playthroughs with scripts are in the games' own tests."""
+    game = make_game(name)
+    seats = tuple(role.name for _, role, _ in seats_of(game))
+    rollout = Rollout(game, one_table(seats, 1), {role.name: AnyLegal(role) for role in game.roles}, keeps_states=True)
+    _, log = rollout.play(rollout.start(torch.tensor([1])), min(8, game.max_steps))
+    lines = [game.describe(game.start(torch.tensor([1])), 0).text]
+    lines += [game.describe(tree.rows_of(log.game, step), 0).text for step in range(len(log.ended))]
     assert_golden(f"{name}.txt", "\n".join(lines) + "\n")
 
 

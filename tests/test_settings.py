@@ -28,7 +28,9 @@ def test_an_experiment_survives_json(preset: str) -> None:
 
 @every_preset
 def test_a_preset_learns_for_two_updates(preset: str) -> None:
-    experiment = override(override(load(PRESETS[preset])(), "trials=12"), "game.rounds=5")
+    experiment = override(load(PRESETS[preset])(), "trials=24")
+    if hasattr(experiment.game, "rounds"):
+        experiment = override(experiment, "game.rounds=5")
     trainer = PlainTrainer(experiment, {name: co_player(name) for name in experiment.scheme.co_players(experiment.game)})
     trainer.train()
     trainer.train()

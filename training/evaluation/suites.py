@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from envs.donor_game import DonorGame
+from agents.co_players.referential import people
 from envs.coin_game import CoinGame
+from envs.commons import Commons
+from envs.donor_game import DonorGame
 from envs.game import Game, seat_count
 from envs.iterated_dilemma import IteratedDilemma
+from envs.public_goods import PublicGoods
+from envs.referential import Referential
 from training.experiment import Experiment
 from training.settings import BadInput
 
@@ -22,7 +26,10 @@ SUITES: dict[str, str] = {
     "self_and_others": "training.evaluation.suites:self_and_others",
     "together": "training.evaluation.suites:together",
     "coin_game": "training.evaluation.suites:coin_game",
+    "public_goods": "training.evaluation.suites:public_goods",
+    "commons": "training.evaluation.suites:commons",
     "donor_game": "training.evaluation.suites:donor_game",
+    "referential": "training.evaluation.suites:referential",
 }
 
 # Whoever is evaluated; another learner of the same run; the same learner of another seed.
@@ -91,11 +98,11 @@ def ipd_classics(experiment: Experiment) -> Suite:
 
 
 def ipd_tables(experiment: Experiment) -> Suite:
-    """Random tables from five distributions: even, U-shaped, pure, reactive, and of two rounds' memory."""
+    """Random tables from five distributions: even, mostly near 0 or 1, pure, reactive, and of two rounds' memory."""
     _check_dilemma("ipd_tables", experiment)
     tables = {
         "even": "random_table",
-        "u_shaped": "random_table:a=0.5,b=0.5",
+        "extreme": "random_table:a=0.25,b=0.25",
         "pure": "random_table:levels=2",
         "reactive": "random_reactive",
         "memory_two": "random_memory_two",
@@ -152,7 +159,7 @@ def donor_game(experiment: Experiment) -> Suite:
         "image_scorers": "image_scoring_villager",
         "standing": "standing_villager",
         "matchers": "matching_villager",
-        "misers": "constant_villager:gives=0.1",
+        "misers": "constant_villager:gives=0.25",
         "random": "random_villager",
     }
     own = (FOCAL,) * (villagers // 3)
@@ -168,6 +175,55 @@ def coin_game(experiment: Experiment) -> Suite:
     names = ("coin_greedy", "coin_prosocial", "coin_conditional", "coin_wanderer")
     scenarios = tuple(Scenario(name, (FOCAL, f"{name}:size={game.size}")) for name in names)
     return Suite("coin_game", 1, (*scenarios, Scenario("itself", (FOCAL, FOCAL)), Scenario("partner", (FOCAL, PARTNER))))
+
+
+def referential(experiment: Experiment) -> Suite:
+    """A run's speakers and listeners with one another, and with simulated people 1000 to 1007, with whom no preset trains."""
+    game = experiment.game
+    if not isinstance(game, Referential):
+        raise BadInput("suite 'referential' is for referential games; try --suite together")
+    roles = experiment.roles()
+    speakers, listeners = (
+        [name for name in experiment.scheme.learners(game) if roles[name].name == role] for role in ("speaker", "listener")
+    )
+    scenarios = [Scenario(f"{speaker} + {listener}", (speaker, listener)) for speaker in speakers for listener in listeners]
+    if game.shows == "features":
+        who = f"captioner:vocabulary={game.vocabulary},length={game.length},captions={game.captions},features={game.features}"
+        scenarios += [Scenario(f"captions + {listener}", (who, listener)) for listener in listeners]
+        return Suite("referential", 1, tuple(scenarios))
+    speaking, listening = people(game, first=1000)
+    scenarios += [Scenario(f"people + {listener}", (speaking, listener)) for listener in listeners]
+    scenarios += [Scenario(f"{speaker} + people", (speaker, listening)) for speaker in speakers]
+    return Suite("referential", 1, tuple(scenarios))
+
+
+def public_goods(experiment: Experiment) -> Suite:
+    """Copies of the agent; then the agent alone among free riders, givers, conditional and random ones, and punishers where it can be."""
+    game = experiment.game
+    if not isinstance(game, PublicGoods):
+        raise BadInput("suite 'public_goods' is for public goods; try --suite together")
+    fits = f"players={game.players},levels={game.levels},punishment={game.punishes},exclusion={game.exclusion}"
+    names = ["free_rider", "contributor", "conditional_contributor", "random_contributor"]
+    among = {name: f"{name}:{fits}" for name in names}
+    if game.has_sanctions:
+        among["punisher"] = f"punisher:{fits},points_each={min(3, max(0, len(game.point_costs) - 1))}"
+    return _alone_among("public_goods", game.players, among)
+
+
+def commons(experiment: Experiment) -> Suite:
+    """Copies of the agent; then the agent alone among greedy, sustainable, conditional and random harvesters."""
+    game = experiment.game
+    if not isinstance(game, Commons):
+        raise BadInput("suite 'commons' is for the commons; try --suite together")
+    fits = f"players={game.players},levels={game.levels},capacity={game.capacity},limit={game.limit}"
+    names = ("greedy_harvester", "sustainable_harvester", "conditional_harvester", "random_harvester")
+    return _alone_among("commons", game.players, {name: f"{name}:{fits}" for name in names})
+
+
+def _alone_among(suite: str, players: int, among: dict[str, str]) -> Suite:
+    """Copies of the agent in all seats, then the agent in the first and one of the others in all the rest."""
+    scenarios = tuple(Scenario(name, (FOCAL, *(who,) * (players - 1))) for name, who in among.items())
+    return Suite(suite, 1, (Scenario("themselves", (FOCAL,) * players), *scenarios))
 
 
 def _against(names: tuple[str, ...]) -> list[Scenario]:

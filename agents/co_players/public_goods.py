@@ -1,0 +1,155 @@
+"""Scripts for public goods: what they give, and whom they punish or vote out.
+
+`players`, `levels`, `punishment` and `exclusion` are the game's; what a script gives is rounded to the nearest level. Only `punisher`
+punishes or votes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from agents.co_players.tables import luck_of
+from agents.occupant import Decision
+from envs.chance import uniform
+from envs.game import Observation
+
+
+class ContributorState(NamedTuple):
+    """luck, clock: the stream of what is drawn, and steps taken."""
+
+    luck: Int64[Tensor, "N"]
+    clock: Int64[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class _Contributor:
+    """What all share. Subclasses say what share they give."""
+
+    players: int = 4
+    levels: int = 21
+    punishment: bool = False
+    exclusion: bool = False
+
+    def __post_init__(self) -> None:
+        if self.players < 2:
+            raise ValueError(f"players is {self.players}; want at least 2")
+        if self.levels < 0 or self.levels == 1:
+            raise ValueError(f"levels is {self.levels}; want at least 2, or 0 for any share")
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"stage": 3 if self.punishment or self.exclusion else 2, "contributions": (self.players,)}
+        return fields | ({"lost": ()} if self.punishment else {}) | ({"members": (self.players,)} if self.exclusion else {})
+
+    def start(self, seeds: Int64[Tensor, "N"]) -> ContributorState:
+        return ContributorState(luck_of(seeds), torch.zeros_like(seeds))
+
+    def act(self, observation: Observation, state: ContributorState, reward: Float[Tensor, "N"]) -> tuple[Decision, ContributorState]:
+        share = self.gives(observation, state)
+        action = share if self.levels == 0 else (share * (self.levels - 1)).round().long()
+        if self.punishment or self.exclusion:
+            against = self.objects_to(observation)
+            parts = [action[:, None]] + [against * self.points] * self.punishment + [against] * self.exclusion
+            action = torch.cat(parts, 1)
+        return Decision(action), state._replace(clock=state.clock + 1)
+
+    @property
+    def points(self) -> int:
+        return 0
+
+    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+        """The share of its endowment."""
+        raise NotImplementedError
+
+    def objects_to(self, observation: Observation) -> Int64[Tensor, "N others"]:
+        """1 for each of the others that it punishes and votes against."""
+        return torch.zeros_like(observation["contributions"][:, 1:], dtype=torch.int64)
+
+    def others_gave(self, observation: Observation) -> Float[Tensor, "N"]:
+        """The others' mean share in the last giving; those who are out do not count."""
+        given = observation["contributions"][:, 1:]
+        if not self.exclusion:
+            return given.mean(1)
+        return given.sum(1) / observation["members"][:, 1:].sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Contributor(_Contributor):
+    """Gives the same share every time. share: from 0 to 1."""
+
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is {self.share}; want from 0 to 1")
+
+    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+        return torch.full_like(observation["contributions"][:, 0], self.share)
+
+
+@dataclass(frozen=True)
+class Conditional(_Contributor):
+    """Gives `first`, then `matches` times what the others gave on average.
+
+    After Fischbacher, Gaechter and Fehr 2001 (Economics Letters 71), where half of all people were like that.
+    """
+
+    first: float = 1.0
+    matches: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("first", "matches"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from 0 to 1")
+
+    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+        return (self.others_gave(observation) * self.matches).masked_fill(observation["stage"] == 0, self.first)
+
+
+@dataclass(frozen=True)
+class Random(_Contributor):
+    """Gives a share drawn evenly from 0 to 1 every time."""
+
+    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+        return uniform(state.luck, state.clock)
+
+
+@dataclass(frozen=True)
+class Punisher(_Contributor):
+    """Gives everything; punishes and votes against whoever gave less than `demands`.
+
+    points_each: what it gives each of them where members punish.
+    """
+
+    punishment: bool = True
+    demands: float = 0.5
+    points_each: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.demands <= 1:
+            raise ValueError(f"demands is {self.demands}; want a share from 0 to 1")
+        if self.points_each < 0:
+            raise ValueError(f"points_each is {self.points_each}; want 0 or more")
+
+    @property
+    def points(self) -> int:
+        return self.points_each
+
+    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+        return torch.ones_like(observation["contributions"][:, 0])
+
+    def objects_to(self, observation: Observation) -> Int64[Tensor, "N others"]:
+        return (observation["contributions"][:, 1:] < self.demands).long()
+
+
+def free_rider(players: int = 4, levels: int = 21, punishment: bool = False, exclusion: bool = False) -> Contributor:
+    """Gives nothing, ever."""
+    return Contributor(players, levels, punishment, exclusion, share=0.0)

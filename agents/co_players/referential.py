@@ -1,0 +1,316 @@
+"""Speakers and listeners for referential games: simulated people, people's real captions, and those who name and understand exactly.
+
+Everyone here is told by settings what world it lives in: `values` as the game has them, `shows` for attributes or pictures, `vocabulary`
+and for listeners `candidates`. Who looks at pictures knows every picture of the world and recognises it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.occupant import Decision
+from envs.captions import END, MOST_VALUES, CaptionSet, Person, all_pictures, check_values, lexicon, load_captions, misfits, plain_names
+from envs.chance import Purpose, categorical, fold, integers, mix, uniform
+from envs.game import Observation
+from envs.referential import Referential, atlas
+
+Shape = int | tuple[int, ...]
+
+
+class SpeakerState(NamedTuple):
+    """luck: what its chance depends on. place: words said since the message began. messages: messages ended."""
+
+    luck: Int64[Tensor, "N"]
+    place: Int64[Tensor, "N"]
+    messages: Int64[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class _Speaker(ABC):
+    """Says a sentence word by word, and another one if it is asked. length: most words of a sentence, its end excluded."""
+
+    vocabulary: int = 100
+    length: int = 15
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.length <= 1000:
+            raise ValueError(f"length is {self.length}; want from 1 to 1000")
+
+    @abstractmethod
+    def word(self, target: Tensor, state: SpeakerState) -> Int64[Tensor, "N"]:
+        """Word number state.place of what it says of a target, 0 after the last; chance may depend on state.luck and state.messages."""
+
+    def start(self, seeds: Int64[Tensor, "N"]) -> SpeakerState:
+        return SpeakerState(fold(seeds, Purpose.ACTION), torch.zeros_like(seeds), torch.zeros_like(seeds))
+
+    def act(self, observation: Observation, state: SpeakerState, reward: Tensor | None = None) -> tuple[Decision, SpeakerState]:
+        has_turn = observation["turn"] == 1
+        word = self.word(observation["target"], state) * has_turn
+        # Whose turn has passed has ended: the game cut the sentence off.
+        ended = (has_turn & (word == END)) | (~has_turn & (state.place > 0))
+        place = (state.place + has_turn).clamp(max=self.length).masked_fill(ended, 0)
+        return Decision(word), SpeakerState(state.luck, place, state.messages + ended)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, ...]:
+        """What `_made` made, copied to a device once."""
+        if device not in self._copies:
+            self._copies[device] = tuple(table.to(device) for table in self._made())
+        return self._copies[device]
+
+    @abstractmethod
+    def _made(self) -> tuple[Tensor, ...]:
+        """Its tables; sentences are filled up with zeros to length + 1."""
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, tuple[Tensor, ...]]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Describer(_Speaker):
+    """values, shows: the game's. pixels: of a picture, where those are shown."""
+
+    values: tuple[int, ...] = MOST_VALUES
+    shows: str = "attributes"
+    pixels: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_world(self.values, self.shows, self.vocabulary)
+
+    @cached_property
+    def reads(self) -> dict[str, Shape]:
+        return {"target": _shape_of(self.values, self.shows, self.pixels), "turn": 2, "action_mask": (self.vocabulary,)}
+
+    @cached_property
+    def eye(self) -> Eye:
+        return eye_for(self.values, self.shows, self.pixels)
+
+
+@dataclass(frozen=True)
+class SimulatedPerson(_Describer):
+    """Says what it sees in English, with the habits of simulated person number `number`.
+
+    people: with more than one, every trial has one of as many, drawn evenly from `number` on.
+    """
+
+    number: int = 0
+    people: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_people(self.number, self.people)
+
+    def word(self, target: Tensor, state: SpeakerState) -> Int64[Tensor, "N"]:
+        mentions, sentences = self._on(target.device)
+        who = integers(state.luck, self.people, 0)
+        each = torch.arange(len(self.values), device=target.device)
+        mentioned = uniform(state.luck[:, None], 1, state.messages[:, None], each) < mentions[who]
+        subset = (mentioned * (1 << each)).sum(1)
+        return sentences[who, self.eye(target), subset, state.place].long()
+
+    def _made(self) -> tuple[Tensor, ...]:
+        """mentions [people, A], and what each says of every picture with every subset of attributes: [people, W, 2^A, L + 1]."""
+        count = len(self.values)
+        subsets = (torch.arange(1 << count)[:, None] >> torch.arange(count)) & 1 == 1
+        pictures = torch.as_tensor(all_pictures(self.values))
+        both = pictures.repeat_interleave(len(subsets), 0), subsets.repeat(len(pictures), 1)
+        people = [Person(self.number + k, self.values) for k in range(self.people)]
+        said = torch.stack([person.say(*both, self.length) for person in people]).to(torch.int16)
+        sentences = torch.nn.functional.pad(said, (0, 1)).unflatten(1, (len(pictures), len(subsets)))
+        return torch.tensor([person.habits.mentions for person in people]), sentences
+
+
+@dataclass(frozen=True)
+class ExactSpeaker(_Describer):
+    """Says the plain word for every attribute of the target, and nothing else."""
+
+    def word(self, target: Tensor, state: SpeakerState) -> Int64[Tensor, "N"]:
+        (sentences,) = self._on(target.device)
+        return sentences[self.eye(target), state.place]
+
+    def _made(self) -> tuple[Tensor, ...]:
+        said = plain_names(torch.as_tensor(all_pictures(self.values)), self.values, self.length)
+        return (torch.nn.functional.pad(said, (0, 1)),)
+
+
+@dataclass(frozen=True)
+class Captioner(_Speaker):
+    """Says one of the captions that people gave to the target's image, known by its features.
+
+    captions, features: the game's files; vocabulary and length: the game's.
+    """
+
+    captions: str = ""
+    features: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        load_captions(self.captions, self.features, self.vocabulary, self.length)
+
+    @cached_property
+    def reads(self) -> dict[str, Shape]:
+        return {"target": (self._set.features.shape[1],), "turn": 2, "action_mask": (self.vocabulary,)}
+
+    @property
+    def _set(self) -> CaptionSet:
+        return load_captions(self.captions, self.features, self.vocabulary, self.length)
+
+    @cached_property
+    def eye(self) -> Eye:
+        return Eye(self._set.features[self._set.rows])
+
+    def word(self, target: Tensor, state: SpeakerState) -> Int64[Tensor, "N"]:
+        exists, sentences = self._on(target.device)
+        image = self.eye(target)
+        which = categorical(exists[image], uniform(state.luck, state.messages))
+        return sentences[image, which, state.place]
+
+    def _made(self) -> tuple[Tensor, ...]:
+        exists = np.arange(self._set.captions.shape[1]) < self._set.counts[:, None]
+        return torch.as_tensor(exists).float(), torch.nn.functional.pad(torch.as_tensor(self._set.captions), (0, 1))
+
+
+class ListenerState(NamedTuple):
+    """misfits: [N, C], how many words heard are false of each candidate. luck: what its chance depends on. clock: steps taken."""
+
+    misfits: Int64[Tensor, "N C"]
+    luck: Int64[Tensor, "N"]
+    clock: Int64[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class LiteralListener:
+    """Understands English word by word, and picks the candidate of which the fewest words are false.
+
+    Between equals it draws. number: understands only the words about attributes that this simulated person does; -1: all of them.
+    people: with more than one, every trial has one of as many, from `number` on. The rest are the game's. It never asks.
+    """
+
+    number: int = -1
+    people: int = 1
+    candidates: int = 10
+    vocabulary: int = 100
+    values: tuple[int, ...] = MOST_VALUES
+    shows: str = "attributes"
+    pixels: int = 32
+
+    def __post_init__(self) -> None:
+        _check_world(self.values, self.shows, self.vocabulary)
+        if self.candidates < 2:
+            raise ValueError(f"candidates is {self.candidates}; want at least 2")
+        if self.number != -1:
+            _check_people(self.number, self.people)
+        elif self.people != 1:
+            raise ValueError(f"people is {self.people}, number -1; want the number of the first of them")
+
+    @cached_property
+    def reads(self) -> dict[str, Shape]:
+        return {"candidates": _shape_of(self.values, self.shows, self.pixels, self.candidates), "word": self.vocabulary, "turn": 2}
+
+    @cached_property
+    def eye(self) -> Eye:
+        return eye_for(self.values, self.shows, self.pixels)
+
+    def start(self, seeds: Int64[Tensor, "N"]) -> ListenerState:
+        zero = torch.zeros_like(seeds)
+        return ListenerState(zero[:, None].expand(-1, self.candidates), fold(seeds, Purpose.ACTION), zero)
+
+    def act(self, observation: Observation, state: ListenerState, reward: Tensor | None = None) -> tuple[Decision, ListenerState]:
+        candidates = observation["candidates"]
+        if self.shows == "attributes":
+            candidates = candidates.unflatten(1, (self.candidates, len(self.values)))
+        pictures = self.eye(candidates.flatten(0, 1)).unflatten(0, (-1, self.candidates))
+        who = integers(state.luck, self.people, 0)[:, None]
+        misfit = state.misfits + self._false(candidates.device)[who, observation["word"][:, None], pictures]
+        draws = fold(state.luck[:, None], 1, state.clock[:, None], torch.arange(self.candidates, device=who.device))
+        # Twenty bits of luck below the count decide between equals.
+        best = ((misfit << 20) + (draws & (2**20 - 1))).argmin(1)
+        picks = observation["turn"] == 1
+        return Decision(best * picks), ListenerState(misfit.masked_fill(picks[:, None], 0), state.luck, state.clock + 1)
+
+    def _false(self, device: torch.device) -> Int64[Tensor, "K V W"]:
+        """Of how many attributes of a picture a word is false, to each of the people."""
+        if device not in self._copies:
+            pictures, names = all_pictures(self.values), lexicon(self.values)
+            meanings = misfits(self.values)[:, np.arange(len(self.values)), pictures].sum(2)
+            table = np.zeros((self.people, self.vocabulary, len(pictures)), dtype=np.int64)
+            table[:, : len(names)] = meanings
+            for each in range(self.people if self.number != -1 else 0):
+                known = Person(self.number + each, self.values).understands
+                table[each, [number for number, word in enumerate(names) if word not in known]] = 0
+            self._copies[device] = torch.as_tensor(table).to(device)
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
+
+def people(game: Referential, first: int, count: int = 8) -> tuple[str, str]:
+    """Names of those who live in a game's world: one who speaks and one who listens, of `count` simulated people from number `first`."""
+    values = str(list(game.values)).replace(" ", "")
+    world = f"number={first},people={count},vocabulary={game.vocabulary},values={values},shows={game.shows},pixels={game.pixels}"
+    return f"simulated_person:{world},length={game.length}", f"literal_listener:{world},candidates={game.candidates}"
+
+
+class Eye:
+    """Recognises what it has seen before by a fingerprint of its bits.
+
+    appearances: [W, ...], one for every object, of whole numbers or float32. Of equal ones it takes the first.
+    """
+
+    def __init__(self, appearances: NDArray[Any]) -> None:
+        # In parts: a file's features need not be in memory all at once.
+        parts = np.array_split(appearances, -(-len(appearances) // 512))
+        known = torch.cat([_fingerprint(torch.as_tensor(part)) for part in parts]).sort(stable=True)
+        self._known: dict[torch.device, tuple[Tensor, ...]] = {torch.device("cpu"): (known.values, known.indices)}
+
+    def __call__(self, seen: Tensor) -> Int64[Tensor, "N"]:
+        """The numbers of the objects that are seen, [N, ...]; any number for what it has never seen."""
+        if seen.device not in self._known:
+            self._known[seen.device] = tuple(part.to(seen.device) for part in self._known[torch.device("cpu")])
+        prints, numbers = self._known[seen.device]
+        return numbers[torch.searchsorted(prints, _fingerprint(seen)).clamp(max=len(prints) - 1)]
+
+
+@cache
+def eye_for(values: tuple[int, ...], shows: str, pixels: int) -> Eye:
+    """That of somebody who lives in this world: tells the number of a picture, or of its attributes."""
+    return Eye(atlas(values, pixels) if shows == "pictures" else all_pictures(values))
+
+
+def _fingerprint(seen: Tensor) -> Int64[Tensor, "N"]:
+    """64 bits of what is seen, [N, ...]: its numbers' bits, each times an odd number of its own, added up."""
+    bits = seen.view(torch.int32) if seen.dtype == torch.float32 else seen
+    flat = bits.flatten(1).long()
+    return (flat * (mix(torch.arange(1, flat.shape[1] + 1, device=flat.device)) | 1)).sum(1)
+
+
+def _shape_of(values: tuple[int, ...], shows: str, pixels: int, count: int | None = None) -> tuple[int, ...]:
+    if shows == "attributes":
+        return (len(values) * (count or 1),)
+    return (*(() if count is None else (count,)), pixels, pixels, 3)
+
+
+def _check_world(values: tuple[int, ...], shows: str, vocabulary: int) -> None:
+    check_values(values)
+    if shows not in ("attributes", "pictures"):
+        raise ValueError(f"shows is {shows!r}; want attributes or pictures")
+    if vocabulary < len(lexicon(values)):
+        raise ValueError(f"vocabulary is {vocabulary}; English about values {values} has {len(lexicon(values))} words; want at least that")
+
+
+def _check_people(number: int, people: int) -> None:
+    Person(number)
+    if not 1 <= people <= 1000:
+        raise ValueError(f"people is {people}; want from 1 to 1000")
