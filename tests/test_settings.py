@@ -145,7 +145,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     ),
     (["train", "two_learners", "scheme=mixed_pool", "scheme.names=[]"], ["names is empty"]),
     (["train", "--resume", "runs/nothing"], ["runs/nothing"]),
-    (["evaluate", "runs/nothing"], ["there is no run 'runs/nothing'"]),
+    (["evaluate", "runs/nothing"], ["there is no runs/nothing: want a run"]),
     (["replay", "/etc"], ["/etc is no run", "experiment.json"]),
     (["evaluate", "runs/nothing", "--trials", "0"], ["--trials is 0"]),
     (["list", "gams"], ["'gams'", "did you mean 'games'?"]),
