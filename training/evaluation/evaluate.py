@@ -404,8 +404,9 @@ def _write(entrants: Entrants, suite: Suite, results: dict[str, Any], out: Path 
 
 
 def _new_directory(root: Path, name: str) -> Path:
-    stamped = root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return next(path for path in (stamped, *(Path(f"{stamped}-{k}") for k in itertools.count(2))) if not path.exists())
+    stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    paths = itertools.chain([root / stamped], (root / f"{stamped}-{number}" for number in itertools.count(2)))
+    return next(path for path in paths if not path.exists())
 
 
 def without_nan(values: Any) -> Any:
