@@ -50,13 +50,18 @@ class GRU(Memory):
         for gate in self.from_hidden.chunk(3):
             nn.init.orthogonal_(gate)
 
+    @property
+    def state_size(self) -> int:
+        return self.width
+
     def start(self, batch_size: int) -> GRUState:
         return GRUState(self.candidate_bias.new_zeros(batch_size, self.width))
 
     def forward(self, x: Float[Tensor, "B T E"], state: GRUState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], GRUState]:
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.width), state
-        gates = self.from_input(x.transpose(0, 1))
+        # The recurrence keeps its precision under autocast.
+        gates = self.from_input(x.transpose(0, 1)).to(state.hidden.dtype)
         hidden = gru_sequence(gates, state.hidden, reset.T, self.from_hidden, self.candidate_bias)
         return hidden.transpose(0, 1), GRUState(hidden[-1])
 

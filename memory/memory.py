@@ -25,12 +25,21 @@ class Memory(nn.Module, ABC):
         self.inputs = inputs
         self.outputs = outputs
 
+    @property
+    @abstractmethod
+    def state_size(self) -> int:
+        """How many numbers a row carries from step to step, by the formula in the module's docstring."""
+
     @abstractmethod
     def start(self, batch_size: int) -> State:
         """The state of `batch_size` rows that have seen nothing. The first step given to it should reset."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], State]: ...
+
+    def inspect(self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
+        """What `forward` looks at on the way, for people: {name: [B, T, ...]}. Never called in training."""
+        return {}
 
 
 @runtime_checkable
@@ -43,3 +52,11 @@ class MemoryConfig(Protocol):
 def require_positive(name: str, value: int) -> None:
     if not 1 <= value <= 65_536:
         raise ValueError(f"{name} is {value}; want a whole number from 1 to 65,536")
+
+
+def require_divisor(name: str, value: int, of: str, whole: int) -> None:
+    """Raises ValueError unless `value` parts divide `whole` (named `of`) evenly."""
+    require_positive(name, value)
+    if whole % value:
+        fits = ", ".join(str(part) for part in range(1, min(whole, 64) + 1) if whole % part == 0)
+        raise ValueError(f"{name} is {value}, which does not divide {of} {whole}; want one of {fits}")

@@ -33,6 +33,10 @@ class NoMemory(Memory):
         super().__init__(inputs, width)
         self.layers = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
+    @property
+    def state_size(self) -> int:
+        return 0
+
     def start(self, batch_size: int) -> NoState:
         return NoState()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.co_players.donor_game import VillagerState
+from agents.co_players.luck import Luck
 from envs.donor_game import DonorGame, DonorState, donor_game_in_quarters, gini
 from envs.face import make_game
 from envs.game import Turn
@@ -496,7 +496,7 @@ def test_random_villagers_give_any_share_and_recipients_none() -> None:
     assert 0 <= first.action.min() < 0.01 < 0.49 < first.action.max() < 0.5
     idle, after = villager.act({"is_donor": torch.zeros(4000, dtype=torch.int64)}, state, torch.zeros(4000))
     assert not idle.action.any()
-    assert isinstance(after, VillagerState)
+    assert isinstance(after, Luck)
     assert after.clock[0] == 3
 
 

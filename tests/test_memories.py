@@ -17,7 +17,7 @@ from training.tree import map_leaves, named_leaves, rows_of
 
 INPUTS, WIDTH = 3, 4
 # What keeps a memory small enough to be tested often, where its settings have such a field.
-SMALL = {"width": WIDTH}
+SMALL = {"width": WIDTH, "layers": 2, "heads": 2, "chunk_length": 3, "chunks": 4, "recalled": 2, "window": 3}
 
 
 def build(name, seed=0, dtype=torch.float64):
@@ -224,6 +224,43 @@ def test_a_state_keeps_its_shapes_and_types_and_the_old_one_its_numbers(name):
         ]
         assert all(leaf.shape[0] == 3 for leaf in named_leaves(after).values())
         state = after
+
+
+@each_memory
+def test_the_size_of_a_state_is_what_its_formula_says(name):
+    memory = build(name)
+    assert memory.state_size == sum(leaf.numel() for leaf in named_leaves(memory.start(3)).values()) // 3
+
+
+@each_memory
+@pytest.mark.parametrize("cuts", [(), range(1, 9)], ids=["whole", "step by step"])
+def test_in_mixed_precision_the_state_keeps_its_type_and_the_outputs_are_near(name, cuts):
+    memory = build(name, dtype=torch.float32)
+    x, reset = inputs(12, 3, 9, torch.float32)
+    y, after = fold(memory, x, memory.start(3), reset, cuts)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, rough_after = fold(memory, x, memory.start(3), reset, cuts)
+    assert {path: leaf.dtype for path, leaf in named_leaves(rough_after).items()} == {
+        path: leaf.dtype for path, leaf in named_leaves(after).items()
+    }
+    # bfloat16 keeps eight bits.
+    torch.testing.assert_close(rough.float(), y, rtol=0.1, atol=0.1)
+
+
+@each_memory
+def test_what_a_memory_looks_at_is_a_row_per_step_and_leaves_the_outputs_alone(name):
+    memory = build(name)
+    x, reset = inputs(13, 3, 9)
+    state = used_state(memory, 13, 3)
+    y, _ = memory(x, state, reset)
+    seen = memory.inspect(x, state, reset)
+    assert all(value.shape[:2] == (3, 9) for value in seen.values())
+    assert torch.equal(memory(x, state, reset)[0], y)
+    # A step at a time it looks at the same.
+    for t in range(9):
+        step = memory.inspect(x[:, t : t + 1], state, reset[:, t : t + 1])
+        assert_same({key: value[:, 0] for key, value in step.items()}, {key: value[:, t] for key, value in seen.items()}, 1e-10)
+        _, state = memory(x[:, t : t + 1], state, reset[:, t : t + 1])
 
 
 @each_memory

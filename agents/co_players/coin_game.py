@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from agents.co_players.tables import luck_of, on_device
+from agents.co_players.luck import luck_of
+from agents.co_players.tables import on_device
 from agents.occupant import Decision
 from envs.chance import categorical, uniform
 from envs.coin_game import MOVES

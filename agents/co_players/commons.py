@@ -6,23 +6,16 @@ What a script asks for is rounded down to a level: a careful one takes no more t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from agents.co_players.tables import luck_of
+from agents.co_players.luck import Luck, new_luck
 from agents.occupant import Decision
 from envs.chance import uniform
 from envs.game import Observation
-
-
-class HarvesterState(NamedTuple):
-    """luck, clock: the stream of what is drawn, and steps taken."""
-
-    luck: Int64[Tensor, "N"]
-    clock: Int64[Tensor, "N"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +40,16 @@ class _Harvester:
     def reads(self) -> dict[str, Any]:
         return {"stock": (), "harvests": (self.players,), "begun": 2}
 
-    def start(self, seeds: Int64[Tensor, "N"]) -> HarvesterState:
-        return HarvesterState(luck_of(seeds), torch.zeros_like(seeds))
+    def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
+        return new_luck(seeds)
 
-    def act(self, observation: Observation, state: HarvesterState, reward: Float[Tensor, "N"]) -> tuple[Decision, HarvesterState]:
+    def act(self, observation: Observation, state: Luck, reward: Float[Tensor, "N"]) -> tuple[Decision, Luck]:
         share = self.asks(observation, state).clamp(0.0, 1.0)
         # A little more than exact, so that what a level is stays that level after rounding.
         action = share if self.levels == 0 else (share * (self.levels - 1) + 1e-4).floor().long()
-        return Decision(action), state._replace(clock=state.clock + 1)
+        return Decision(action), state.next()
 
-    def asks(self, observation: Observation, state: HarvesterState) -> Float[Tensor, "N"]:
+    def asks(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         """As a share of the limit; more than 1 is 1, less than 0 is 0."""
         raise NotImplementedError
 
@@ -69,7 +62,7 @@ class _Harvester:
 class Greedy(_Harvester):
     """Asks for as much as it can."""
 
-    def asks(self, observation: Observation, state: HarvesterState) -> Float[Tensor, "N"]:
+    def asks(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return torch.ones_like(observation["stock"])
 
 
@@ -87,7 +80,7 @@ class Sustainable(_Harvester):
         if not 0 <= self.keeps <= 1:
             raise ValueError(f"keeps is {self.keeps}; want a share from 0 to 1")
 
-    def asks(self, observation: Observation, state: HarvesterState) -> Float[Tensor, "N"]:
+    def asks(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return self.sustains(observation, self.keeps)
 
 
@@ -95,7 +88,7 @@ class Sustainable(_Harvester):
 class Conditional(Sustainable):
     """Sustainable, but asks for the others' mean last harvest where that was more than its own."""
 
-    def asks(self, observation: Observation, state: HarvesterState) -> Float[Tensor, "N"]:
+    def asks(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         own, others = observation["harvests"][:, 0], observation["harvests"][:, 1:]
         theirs = others.mean(1) if self.players > 1 else own
         sustains = self.sustains(observation, self.keeps)
@@ -107,7 +100,7 @@ class Conditional(Sustainable):
 class Random(_Harvester):
     """Asks for an amount drawn evenly from nothing to the limit."""
 
-    def asks(self, observation: Observation, state: HarvesterState) -> Float[Tensor, "N"]:
+    def asks(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         # Every level has the same chance.
         draw = uniform(state.luck, state.clock)
         return draw if self.levels == 0 else (draw * self.levels).floor() / (self.levels - 1)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from agents.co_players.tables import decide, luck_of, surely
+from agents.co_players.luck import Luck, luck_of, new_luck
+from agents.co_players.tables import decide, surely
 from agents.occupant import Decision
 from envs.game import Observation
 
@@ -138,13 +139,6 @@ class Tullock(_ReadsOutcomes):
         return decide(cooperates, state.luck, state.clock), TullockState(defected, state.luck, state.clock + 1)
 
 
-class FeldState(NamedTuple):
-    """luck, clock: the stream of its actions, and steps taken."""
-
-    luck: Int64[Tensor, "N"]
-    clock: Int64[Tensor, "N"]
-
-
 @dataclass(frozen=True)
 class Feld(_ReadsOutcomes):
     """Tit-for-tat that returns cooperation less and less, half the time from round 200 (Axelrod 1980).
@@ -161,11 +155,11 @@ class Feld(_ReadsOutcomes):
         if self.rounds < 1:
             raise ValueError(f"rounds is {self.rounds}; want at least 1")
 
-    def start(self, seeds: Int64[Tensor, "N"]) -> FeldState:
-        return FeldState(luck_of(seeds), torch.zeros_like(seeds))
+    def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
+        return new_luck(seeds)
 
-    def act(self, observation: Observation, state: FeldState, reward: Tensor | None = None) -> tuple[Decision, FeldState]:
+    def act(self, observation: Observation, state: Luck, reward: Tensor | None = None) -> tuple[Decision, Luck]:
         outcome = observation["outcome"]
         returned = 1 - (1 - self.end) * (state.clock / self.rounds).clamp(max=1.0)
         cooperates = returned.masked_fill(outcome == 0, 1.0) * ~_other_defected(outcome)
-        return decide(cooperates, state.luck, state.clock), FeldState(state.luck, state.clock + 1)
+        return decide(cooperates, state.luck, state.clock), state.next()

@@ -7,35 +7,29 @@ A discrete game takes the nearest share that it has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from agents.co_players.luck import Luck, new_luck
 from agents.occupant import Decision
-from envs.chance import Purpose, fold, uniform
+from envs.chance import uniform
 from envs.game import ACTION_MASK, Observation
-
-
-class VillagerState(NamedTuple):
-    """The stream of its draws, and steps taken."""
-
-    luck: Int64[Tensor, "N"]
-    clock: Int64[Tensor, "N"]
 
 
 class _Villager:
     reads: ClassVar[dict[str, int]] = {"is_donor": 2}
 
-    def start(self, seeds: Int64[Tensor, "N"]) -> VillagerState:
-        return VillagerState(fold(seeds, Purpose.ACTION), torch.zeros_like(seeds))
+    def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
+        return new_luck(seeds)
 
-    def act(self, observation: Observation, state: VillagerState, reward: Tensor | None = None) -> tuple[Decision, VillagerState]:
+    def act(self, observation: Observation, state: Luck, reward: Tensor | None = None) -> tuple[Decision, Luck]:
         share = self.share(observation, state) * observation["is_donor"]
-        return Decision(_action(share, observation)), state._replace(clock=state.clock + 1)
+        return Decision(_action(share, observation)), state.next()
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         """What a donor gives, in [0, 1]; below 0 what it spends on punishment."""
         raise NotImplementedError
 
@@ -49,7 +43,7 @@ class ConstantVillager(_Villager):
     def __post_init__(self) -> None:
         _check_share("gives", self.gives)
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return _evenly(observation, self.gives)
 
 
@@ -62,7 +56,7 @@ class RandomVillager(_Villager):
     def __post_init__(self) -> None:
         _check_share("up_to", self.up_to)
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return self.up_to * uniform(state.luck, state.clock)
 
 
@@ -78,7 +72,7 @@ class MatchingVillager(_Villager):
     def __post_init__(self) -> None:
         _check_share("first", self.first)
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         known, shares = _trace(observation)
         return torch.where(known[:, 0], shares[:, 0].clamp_min(0.0), self.first)
 
@@ -98,7 +92,7 @@ class ImageScoringVillager(_Villager):
         for name in ("gives", "threshold", "first"):
             _check_share(name, getattr(self, name))
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         known, shares = _trace(observation)
         answer = self.gives * (shares[:, 0] >= self.threshold).float()
         return torch.where(known[:, 0], answer, self.first)
@@ -120,7 +114,7 @@ class StandingVillager(_Villager):
         for name in ("gives", "threshold", "first"):
             _check_share(name, getattr(self, name))
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         known, shares = _trace(observation)
         # Of whoever stands beyond the trace nothing is known that would excuse a refusal.
         is_bad_beyond = torch.zeros_like(known[:, 0])
@@ -148,7 +142,7 @@ class PunishingVillager(_Villager):
         for name in ("threshold", "spends", "gives"):
             _check_share(name, getattr(self, name))
 
-    def share(self, observation: Observation, state: VillagerState) -> Float[Tensor, "N"]:
+    def share(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         known, shares = _trace(observation)
         return torch.where(known[:, 0] & (shares[:, 0] < self.threshold), -self.spends, self.gives)
 

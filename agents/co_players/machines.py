@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from agents.co_players.tables import decide, luck_of, on_device, surely
+from agents.co_players.luck import luck_of
+from agents.co_players.tables import decide, on_device, surely
 from agents.occupant import Decision
 from envs.game import Observation
 

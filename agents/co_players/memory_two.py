@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from agents.co_players.tables import Drawn, decide, luck_of, on_device
+from agents.co_players.luck import luck_of
+from agents.co_players.tables import Drawn, decide, on_device
 from agents.occupant import Decision
 from envs.game import Observation
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from agents.co_players.tables import decide, luck_of
+from agents.co_players.luck import luck_of
+from agents.co_players.tables import decide
 from agents.occupant import Decision
 from envs.chance import Purpose, fold, uniform
 from envs.game import Observation

@@ -7,23 +7,16 @@ punishes or votes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from agents.co_players.tables import luck_of
+from agents.co_players.luck import Luck, new_luck
 from agents.occupant import Decision
 from envs.chance import uniform
 from envs.game import Observation
-
-
-class ContributorState(NamedTuple):
-    """luck, clock: the stream of what is drawn, and steps taken."""
-
-    luck: Int64[Tensor, "N"]
-    clock: Int64[Tensor, "N"]
 
 
 @dataclass(frozen=True)
@@ -46,23 +39,23 @@ class _Contributor:
         fields: dict[str, Any] = {"stage": 3 if self.punishment or self.exclusion else 2, "contributions": (self.players,)}
         return fields | ({"lost": ()} if self.punishment else {}) | ({"members": (self.players,)} if self.exclusion else {})
 
-    def start(self, seeds: Int64[Tensor, "N"]) -> ContributorState:
-        return ContributorState(luck_of(seeds), torch.zeros_like(seeds))
+    def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
+        return new_luck(seeds)
 
-    def act(self, observation: Observation, state: ContributorState, reward: Float[Tensor, "N"]) -> tuple[Decision, ContributorState]:
+    def act(self, observation: Observation, state: Luck, reward: Float[Tensor, "N"]) -> tuple[Decision, Luck]:
         share = self.gives(observation, state)
         action = share if self.levels == 0 else (share * (self.levels - 1)).round().long()
         if self.punishment or self.exclusion:
             against = self.objects_to(observation)
             parts = [action[:, None]] + [against * self.points] * self.punishment + [against] * self.exclusion
             action = torch.cat(parts, 1)
-        return Decision(action), state._replace(clock=state.clock + 1)
+        return Decision(action), state.next()
 
     @property
     def points(self) -> int:
         return 0
 
-    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+    def gives(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         """The share of its endowment."""
         raise NotImplementedError
 
@@ -89,7 +82,7 @@ class Contributor(_Contributor):
         if not 0 <= self.share <= 1:
             raise ValueError(f"share is {self.share}; want from 0 to 1")
 
-    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+    def gives(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return torch.full_like(observation["contributions"][:, 0], self.share)
 
 
@@ -109,7 +102,7 @@ class Conditional(_Contributor):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want from 0 to 1")
 
-    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+    def gives(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return (self.others_gave(observation) * self.matches).masked_fill(observation["stage"] == 0, self.first)
 
 
@@ -117,7 +110,7 @@ class Conditional(_Contributor):
 class Random(_Contributor):
     """Gives a share drawn evenly from 0 to 1 every time."""
 
-    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+    def gives(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return uniform(state.luck, state.clock)
 
 
@@ -143,7 +136,7 @@ class Punisher(_Contributor):
     def points(self) -> int:
         return self.points_each
 
-    def gives(self, observation: Observation, state: ContributorState) -> Float[Tensor, "N"]:
+    def gives(self, observation: Observation, state: Luck) -> Float[Tensor, "N"]:
         return torch.ones_like(observation["contributions"][:, 0])
 
     def objects_to(self, observation: Observation) -> Int64[Tensor, "N others"]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from agents.co_players.luck import luck_of
 from agents.occupant import Decision
 from envs.chance import Purpose, categorical, fold, uniform
 from envs.game import Observation
@@ -35,11 +36,6 @@ class TableState(NamedTuple):
 def on_device(values: tuple[float, ...] | tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers as a tensor [len(values)], copied once: a copy to a GPU would make every later step wait."""
     return torch.tensor(values, dtype=dtype, device=device)
-
-
-def luck_of(seeds: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
-    """The streams that actions are drawn from, folded once for the trial."""
-    return fold(seeds, Purpose.ACTION)
 
 
 def decide(cooperates: Float[Tensor, "N"], luck: Int64[Tensor, "N"], clock: Int64[Tensor, "N"]) -> Decision:
