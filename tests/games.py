@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.occupant import Decision
+from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, categorical, integers, permutation, uniform
-from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
+from envs.game import ACTION_MASK, Game, Mark, Observation, Role, Scene, Turn
+from training import tree
+from training.rollout import Rollout
+from training.seating import one_table
 
 
 class GiftState(NamedTuple):
@@ -272,3 +275,11 @@ class AnyLegal:
             low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (space.low, space.high))
             action = low + draw.reshape(-1, *[1] * len(space.shape)) * (high - low)
         return Decision(action), state._replace(clock=state.clock + 1)
+
+
+def told(game: Game, names: Sequence[str], occupants: Mapping[str, Occupant], seeds: Tensor, steps: int) -> list[str]:
+    """What people read of one game. names: who sits in each seat."""
+    rollout = Rollout(game, one_table(tuple(names), 1), occupants, keeps_states=True)
+    table = rollout.start(seeds)
+    _, log = rollout.play(table, steps)
+    return [game.describe(table.game, 0).text, *(game.describe(tree.rows_of(log.game, step), 0).text for step in range(steps))]

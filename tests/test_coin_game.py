@@ -10,6 +10,7 @@ from agents.co_players.coin_game import Conditional, Greedy, Prosocial, Wanderer
 from envs.chance import Purpose, seeds_of
 from envs.coin_game import CoinGame, CoinState
 from envs.iterated_dilemma import IteratedDilemma
+from tests.games import told
 from tests.test_golden import assert_golden
 from training import tree
 from training.evaluation.suites import coin_game as suite_of
@@ -299,14 +300,6 @@ def test_the_suite_is_for_the_coin_game_of_any_size():
         suite_of(Experiment(game=IteratedDilemma()))
 
 
-def told(game, names, steps):
-    """What people read of one game."""
-    rollout = Rollout(game, one_table(names, 1), {name: co_player(name) for name in names}, keeps_states=True)
-    table = rollout.start(seeds(1))
-    _, log = rollout.play(table, steps)
-    return [game.describe(table.game, 0).text, *(game.describe(tree.rows_of(log.game, step), 0).text for step in range(steps))]
-
-
 @pytest.mark.parametrize(
     ("file", "game", "names"),
     [
@@ -315,4 +308,5 @@ def told(game, names, steps):
 )
 def test_a_golden_playthrough(file, game, names):
     """Written anew, on purpose, with COTERIE_WRITE_GOLDEN=1."""
-    assert_golden(file, "\n".join(told(game, names, 12)) + "\n")
+    lines = told(game, names, {name: co_player(name) for name in names}, seeds(1), 12)
+    assert_golden(file, "\n".join(lines) + "\n")

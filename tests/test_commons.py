@@ -9,8 +9,8 @@ from agents.co_players.commons import Conditional, Greedy, Random, Sustainable
 from envs.chance import Purpose, seeds_of
 from envs.commons import Commons
 from envs.iterated_dilemma import IteratedDilemma
+from tests.games import told
 from tests.test_golden import assert_golden
-from training import tree
 from training.evaluation.suites import commons as suite_of
 from training.experiment import Experiment
 from training.occupants import check_fits
@@ -218,14 +218,6 @@ def test_the_suite_fits_a_commons_of_any_size():
         suite_of(Experiment(game=IteratedDilemma()))
 
 
-def told(game, names, steps):
-    """What people read of one game."""
-    rollout = Rollout(game, one_table(names, 1), {name: co_player(name) for name in names}, keeps_states=True)
-    table = rollout.start(seeds(1))
-    _, log = rollout.play(table, steps)
-    return [game.describe(table.game, 0).text, *(game.describe(tree.rows_of(log.game, step), 0).text for step in range(steps))]
-
-
 @pytest.mark.parametrize(
     ("file", "game", "names"),
     [
@@ -234,4 +226,5 @@ def told(game, names, steps):
 )
 def test_a_golden_playthrough(file, game, names):
     """Written anew, on purpose, with COTERIE_WRITE_GOLDEN=1."""
-    assert_golden(file, "\n".join(told(game, names, 12)) + "\n")
+    lines = told(game, names, {name: co_player(name) for name in names}, seeds(1), 12)
+    assert_golden(file, "\n".join(lines) + "\n")

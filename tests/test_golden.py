@@ -16,7 +16,7 @@ from envs import GAMES
 from envs.face import make_game
 from envs.game import seats_of
 from envs.iterated_dilemma import IteratedDilemma
-from tests.games import AnyLegal
+from tests.games import AnyLegal, told
 from training import tree
 from training.experiment import Experiment
 from training.population import co_player
@@ -45,8 +45,9 @@ def test_playthrough(name: str) -> None:
     rollout = Rollout(
         game, one_table(("tit_for_tat", "random"), 1), {n: co_player(n) for n in ("tit_for_tat", "random")}, watched=None, keeps_states=True
     )
-    _, log = rollout.play(rollout.start(torch.tensor([1])), 8)
-    lines = [game.describe(game.start(torch.tensor([1])), 0).text]
+    table = rollout.start(torch.tensor([1]))
+    _, log = rollout.play(table, 8)
+    lines = [game.describe(table.game, 0).text]
     for step in range(8):
         lines.append(game.describe(tree.rows_of(log.game, step), 0).text)
         seen = {field: values[step, 0].item() for field, values in log.observations[0].items()}
@@ -59,10 +60,8 @@ def test_playthrough_of_anything_legal(name: str) -> None:
     """What a replay would say of eight steps in which everyone acts at random. Playthroughs with scripts are in the games' own tests."""
     game = make_game(name)
     seats = tuple(role.name for _, role, _ in seats_of(game))
-    rollout = Rollout(game, one_table(seats, 1), {role.name: AnyLegal(role) for role in game.roles}, keeps_states=True)
-    _, log = rollout.play(rollout.start(torch.tensor([1])), min(8, game.max_steps))
-    lines = [game.describe(game.start(torch.tensor([1])), 0).text]
-    lines += [game.describe(tree.rows_of(log.game, step), 0).text for step in range(len(log.ended))]
+    occupants = {role.name: AnyLegal(role) for role in game.roles}
+    lines = told(game, seats, occupants, torch.tensor([1]), min(8, game.max_steps))
     assert_golden(f"{name}.txt", "\n".join(lines) + "\n")
 
 

@@ -6,25 +6,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from envs.chance import Purpose, seeds_of
 from training.evaluation.evaluate import evaluate
+from training.evaluation.play import figures_of, play
+from training.population import co_player, load_agent
 from training.run import Run
 
 ROOT = Path(__file__).parent.parent
 
 
+def trained(root: Path, *words: str) -> Run:
+    """A run of `launch.py train` with these words, seed 0."""
+    command = [sys.executable, "launch.py", "train", *words, "seed=0", "--runs", str(root)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return Run.open(next(root.iterdir()))
+
+
 def figures_after(preset: str, root: Path) -> dict[tuple[str, str], dict[str, float]]:
     """{(agent, scenario): {figure: mean}}, and `late`, the mean cooperation in the last 40 rounds, after a run of a preset with seed 0."""
-    subprocess.run([sys.executable, "launch.py", "train", preset, "seed=0", "--runs", str(root)], cwd=ROOT, check=True, capture_output=True)
-    results = evaluate([Run.open(next(root.iterdir()))], "ipd_classics", trials=256, record=0).results
-    return {
-        (row["agent"], row["scenario"]): {
-            **{name: figure["mean"] for name, figure in row["figures"].items()},
-            "late": sum(row["curves"]["cooperation"]["mean"][-40:]) / 40,
-        }
-        for row in results["scenarios"]
-    }
+    results = evaluate([trained(root, preset)], trials=256, record=0).results
+    found = {}
+    for row in results["scenarios"]:
+        figures = found[row["agent"], row["scenario"]] = {name: figure["mean"] for name, figure in row["figures"].items()}
+        if "cooperation" in row["curves"]:
+            figures["late"] = sum(row["curves"]["cooperation"]["mean"][-40:]) / 40
+    return found
 
 
 @pytest.mark.slow
@@ -45,3 +54,46 @@ def test_the_quick_learner_in_context_plays_a_best_response(tmp_path: Path) -> N
     assert figures["learner_0", "always_cooperate"]["late"] < 0.1
     # Always-defect earns 1.0 from tables in expectation, and on these very trials what its score of 0 stands for.
     assert figures["learner_0", "unseen_tables"]["score"] > 0.2
+
+
+@pytest.mark.slow
+def test_the_quick_coin_learners_take_their_own_coins(tmp_path: Path) -> None:
+    figures = figures_after("coin_game_quick", tmp_path)
+    assert len(figures) == 12
+    assert all(row["own_share"] > 0.9 for row in figures.values())
+
+
+@pytest.mark.slow
+def test_the_quick_contributor_gives_what_punishers_ask_for(tmp_path: Path) -> None:
+    figures = figures_after("public_goods_quick", tmp_path)
+    assert figures["learner_0", "punisher"]["reward"] > 17
+
+
+@pytest.mark.slow
+def test_the_quick_harvester_keeps_the_stock_alive_among_conditional_ones(tmp_path: Path) -> None:
+    figures = figures_after("commons_quick", tmp_path)
+    assert figures["learner_0", "conditional_harvester"]["reward"] > 3
+
+
+@pytest.mark.slow
+def test_the_quick_speaker_and_listener_understand_each_other_and_people(tmp_path: Path) -> None:
+    figures = figures_after("referential_quick", tmp_path)
+    assert figures["learner_1", "learner_0 + learner_1"]["accuracy"] > 0.9
+    assert figures["learner_1", "people + learner_1"]["accuracy"] > 0.8
+    assert figures["learner_0", "learner_0 + people"]["accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_the_quick_villager_gives_where_there_is_a_trace_and_not_where_there_is_none(tmp_path: Path) -> None:
+    given = {}
+    for depth in (3, 0):
+        run = trained(tmp_path / str(depth), "donor_game_quick", f"game.trace_depth={depth}")
+        experiment = run.experiment
+        names = experiment.scheme.pairings[0].seats
+        seats = tuple(seat for seat, name in enumerate(names) if name == "learner_0")
+        scripts = {name: co_player(name) for name in names if name != "learner_0"}
+        occupants = {**scripts, "learner_0": load_agent(run.directory / "population" / "learner_0")}
+        played = play(experiment.game, 1, names, seats, occupants, seeds_of(0, Purpose.EVALUATION, 256))
+        given[depth] = float(np.nanmean(figures_of(experiment.game, played)["gift"]))
+    assert given[3] > 0.25
+    assert given[0] < 0.02

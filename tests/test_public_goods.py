@@ -9,8 +9,8 @@ from agents.co_players.public_goods import Conditional, Contributor, Punisher, R
 from envs.chance import Purpose, seeds_of
 from envs.iterated_dilemma import IteratedDilemma
 from envs.public_goods import FEHR_GAECHTER_COSTS, PublicGoods, public_goods_with_exclusion, public_goods_with_punishment
+from tests.games import told
 from tests.test_golden import assert_golden
-from training import tree
 from training.evaluation.suites import public_goods as suite_of
 from training.experiment import Experiment
 from training.occupants import check_fits
@@ -318,14 +318,6 @@ def test_the_suite_is_for_public_goods():
         suite_of(Experiment(game=IteratedDilemma()))
 
 
-def told(game, names, steps):
-    """What people read of one game."""
-    rollout = Rollout(game, one_table(names, 1), {name: co_player(name) for name in names}, keeps_states=True)
-    table = rollout.start(seeds(1))
-    _, log = rollout.play(table, steps)
-    return [game.describe(table.game, 0).text, *(game.describe(tree.rows_of(log.game, step), 0).text for step in range(steps))]
-
-
 @pytest.mark.parametrize(
     ("file", "game", "names"),
     [
@@ -353,4 +345,5 @@ def told(game, names, steps):
 )
 def test_a_golden_playthrough(file, game, names):
     """Written anew, on purpose, with COTERIE_WRITE_GOLDEN=1."""
-    assert_golden(file, "\n".join(told(game, names, 10)) + "\n")
+    lines = told(game, names, {name: co_player(name) for name in names}, seeds(1), 10)
+    assert_golden(file, "\n".join(lines) + "\n")

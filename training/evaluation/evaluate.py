@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
 from envs.game import role_of_seat, seat_count
+from envs.referential import Referential
 from training import recording
-from training.evaluation import inference, population_games, responses
+from training.evaluation import inference, language, population_games, responses
 from training.evaluation.contenders import Contender, Entrants, Member, enter
 from training.evaluation.play import Played, figures_of, play
 from training.evaluation.reciprocity import extortion_slope
 from training.evaluation.report import write_report
 from training.evaluation.statistics import (
+    Interval,
     figure,
     mean_of,
     paired_difference,
@@ -96,8 +98,9 @@ def evaluate(
 ) -> Evaluation:
     """Plays the suite with everyone named (see `enter`); writes results, figures, recordings and a report.
 
-    Into every run's directory, or where no run takes part into `out` (by default a new directory under runs/). Nothing is written before
-    everything that can be wrong with the input has been found. `say` is told of progress. Raises BadInput.
+    Into every run's directory and, where it is given, into `out`; where neither is there, or another game is played than the runs' own,
+    into a new directory under runs/. Nothing is written before everything that can be wrong with the input has been found. `say` is told
+    of progress. Raises BadInput.
     """
     entrants = who if isinstance(who, Entrants) else enter(who)
     extras = extras or Extras()
@@ -131,6 +134,8 @@ def evaluate(
         "comparisons": _compare(entrants, outcomes),
         "inference": _infer(outcomes),
     }
+    if isinstance(entrants.experiment.game, Referential):
+        results["language"] = _languages(entrants.experiment.game, tables, trials, suite.seed)
     if extras.best_responses:
         responses.fill_gaps(entrants, outcomes, results, extras.best_responses, suite.seed, say)
     if extras.exploit:
@@ -301,7 +306,7 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """
     rows = []
     for agent in dict.fromkeys(outcome.agent for outcome in outcomes):
-        own = [outcome for outcome in outcomes if outcome.agent == agent and len(outcome.played[0].seats) == 1]
+        own = [each for each in outcomes if each.agent == agent and len(each.played[0].seats) == 1 and each.co_player is not None]
         times = sorted(own[0].played[0].mind) if own else []
         count = len(own[0].played[0].log.ended[0]) if own else 0
         if len(own) < 2 or not times or count < 10:
@@ -309,7 +314,9 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
         kept = min(READ_TRIALS, count)
         kinds = np.repeat(np.arange(len(own)), kept)
         accuracy, control = [], []
-        for member in range(len(own[0].played)):
+        # A damaged run may be missing from some scenarios.
+        members = min(len(outcome.played) for outcome in own)
+        for member in range(members):
             mind = [np.stack([outcome.played[member].mind[time][:kept] for time in times], 1) for outcome in own]
             seen = [_history(outcome.figures, member, times)[:kept] for outcome in own]
             accuracy.append(inference.read_kind(np.concatenate(mind), kinds))
@@ -323,7 +330,7 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
                 "control": np.mean(control, 0).tolist(),
                 "chance": 1 / len(own),
                 "trials": kept,
-                "seeds": len(own[0].played),
+                "seeds": members,
                 "tables": {outcome.scenario.name: read for outcome in own if (read := _read_tables(outcome, times)) is not None},
             }
         )
@@ -347,6 +354,21 @@ def _history(figures: dict[str, Array], member: int, times: list[int]) -> Array:
     products = [a * b for a, b in itertools.combinations(own, 2)]
     sums = np.stack([values.cumsum(1) for values in (*own, *products, *lagged)], 2)
     return sums[:, [time - 1 for time in times]]
+
+
+def _languages(game: Referential, tables: dict[tuple[Contender, Scenario], list[_Table]], trials: int, seed: int) -> list[dict[str, Any]]:
+    """What every contender says where it is the one that speaks: means over its members, who are too few for an interval, of what
+    `language.measure` finds.
+    """
+    rows = []
+    for (contender, scenario), seated in tables.items():
+        if 0 in seated[0].seats:
+            pairs = [[table.occupants[name] for name in table.names] for table in seated]
+            each = [language.measure(game, speaker, listener, trials, seed) for speaker, listener in pairs]
+            means = {name: float(np.mean([found[name] for found in each])) for name in each[0]}
+            figures = {name: Interval(mean, math.nan, math.nan, len(each), trials)._asdict() for name, mean in means.items()}
+            rows.append({"agent": contender.name, "scenario": scenario.name, "figures": figures})
+    return rows
 
 
 def cross_play(entrants: Entrants, trials: int, seed: int) -> dict[str, Any]:

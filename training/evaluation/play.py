@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.agent import Agent
 from agents.occupant import Occupant
 from envs.game import Game, role_of_seat, seat_count
 from envs.iterated_dilemma import IteratedDilemma
@@ -62,9 +63,8 @@ def play(
         table, log = rollout.play(table, time - done)
         logs.append(log)
         done = time
-        memory = getattr(table.states[group], "memory", None)
-        if memory is not None and time < rollout.trial_steps:
-            leaves = tree.named_leaves(memory).values()
+        if isinstance(rollout.occupants[group], Agent) and time < rollout.trial_steps:
+            leaves = tree.named_leaves(table.states[group].memory).values()
             mind[time] = torch.cat([leaf[: len(seeds)].flatten(1).float() for leaf in leaves], 1).numpy()
     rollout.finish(table)
     return Played(names, seats, tree.map_leaves(lambda *parts: torch.cat(parts), *logs), mind, tables)

@@ -7,6 +7,7 @@
     scenarios     [{agent, scenario, seats, figures {name: interval}, curves {name: {mean [T], low [T], high [T]}}}]
     comparisons   [{scenario, figure, a, b, difference: interval, probability_of_improvement: interval}]
     inference     [{agent, kinds, rounds [R], accuracy [R], control [R], chance}]
+    language      [{agent, scenario, figures {name: interval without ends}}]
     exploitability  [{agent, and intervals by name}]
     cross_play    as `population_games.analyse` returns it, and perhaps cooperation [A, A]
 
@@ -56,6 +57,7 @@ def html_of(results: Mapping[str, Any]) -> str:
         ("comparisons", "Differences between agents", _comparisons(results)),
         ("curves", "Within a trial", _curves(results, agents)),
         ("inference", "What the memory knows of the co-player", _inference(results)),
+        ("language", "What is said", _language(results)),
         ("exploitability", "What a learner trained against them earns", _exploitability(results)),
         ("cross-play", "Cross-play", _cross_play(results, agents)),
     ]
@@ -246,6 +248,11 @@ def _inference(results: Mapping[str, Any]) -> str:
         f"{_evidence(results['inference'], results, intervals=False)}"
     )
     return f'{_keys(keys)}<p class="note">{note}</p><div class="panels">{"".join(panels)}</div>'
+
+
+def _language(results: Mapping[str, Any]) -> str:
+    rows = [(f"{_name(row['agent'])}: {_said(row['scenario'])}", row["figures"]) for row in results.get("language", [])]
+    return _grid("speaker and scenario", rows, "Messages, measured", results) if rows else ""
 
 
 def _exploitability(results: Mapping[str, Any]) -> str:

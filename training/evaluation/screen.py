@@ -28,6 +28,8 @@ def as_grids(results: Mapping[str, Any], width: int = 100) -> Iterator[Grid]:
     yield from _comparisons(results)
     if results["inference"]:
         yield _inference(results)
+    if results.get("language"):
+        yield _language(results)
     if results.get("exploitability"):
         yield _exploitability(results, width)
     if results.get("cross_play"):
@@ -113,6 +115,20 @@ def _inference(results: Mapping[str, Any]) -> Grid:
     for row in results["inference"]:
         for label, values in ((f"{row['agent']}'s memory", row["accuracy"]), ("counts of what was played", row["control"])):
             grid.add_row(Text(label), *[Text(f"{values[number]:.2f}") for number in shown])
+    return grid
+
+
+def _language(results: Mapping[str, Any]) -> Grid:
+    rows = results["language"]
+    names = [name for name in rows[0]["figures"] if name not in ("accuracy", "message_length")]
+    first = rows[0]["figures"][names[0]]
+    grid = _grid("what is said", f"docs/games/referential.md, What is said; {first['trials']} messages of each speaker")
+    grid.add_column("speaker", overflow="fold")
+    grid.add_column("against", overflow="fold")
+    for name in names:
+        grid.add_column(Text({"topographic_similarity": "topogr. sim."}.get(name, _head(name))), justify="right")
+    for row in rows:
+        grid.add_row(*[Text(cell) for cell in (row["agent"], row["scenario"], *[_mean(row["figures"].get(name)) for name in names])])
     return grid
 
 
