@@ -4,7 +4,7 @@ python launch.py train PRESET [setting=value ...]
 python launch.py train --resume RUN
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME]
-python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets]
+python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets|studies]
 """
 
 from __future__ import annotations
@@ -54,14 +54,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    from training.memory_benchmark import SETTINGS
+    from training.presets import STUDIES
     from training.run import Run
     from training.settings import BadInput
     from training.train import Failed, Stopped
     from training.train import train as train_run
 
+    if options.resume and options.preset:
+        raise BadInput(f"--resume takes no preset or settings, but {options.preset!r} was given; a run keeps its own")
+    if options.preset in STUDIES or (options.resume and Path(options.resume, SETTINGS).is_file()):
+        return _study(options)
     if options.resume:
-        if options.preset:
-            raise BadInput(f"--resume takes no preset or settings, but {options.preset!r} was given; a run keeps its own")
         run = Run.open(options.resume, trust=options.trust)
         snapshot = run.load_checkpoint(warn=lambda text: print(f"warning: {text}", file=sys.stderr))
         if snapshot.iteration >= run.experiment.iterations:
@@ -127,14 +131,43 @@ def list_names(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study(options: argparse.Namespace) -> int:
+    from training.memory_benchmark import carry_out, create, reopen
+    from training.presets import STUDIES
+    from training.settings import BadInput, lookup, override
+
+    if options.evaluate:
+        raise BadInput("--evaluate means nothing here: a study tests what it trains")
+    if options.resume:
+        directory = Path(options.resume)
+        study = reopen(directory)
+    else:
+        study = lookup(STUDIES, options.preset, "study")()
+        for assignment in options.settings:
+            study = override(study, assignment)
+        study.check()
+        directory = create(study, Path(options.runs))
+    print(f"run {directory}", flush=True)
+    go_on = f"python launch.py train --resume {directory}"
+    try:
+        failed = carry_out(study, directory, lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: {go_on}", flush=True)
+        return 130
+    print(f"table and figure: {directory}/table.md, figure.png")
+    if failed:
+        return _complain(f"{len(failed)} cells failed, which the table names; try them again with: {go_on}", code=1)
+    return 0
+
+
 def _experiment(options: argparse.Namespace) -> Any:
     from training.occupants import check
-    from training.presets import PRESETS
+    from training.presets import PRESETS, STUDIES
     from training.settings import BadInput, lookup, override
 
     if not options.preset:
-        raise BadInput(f"name a preset: {', '.join(sorted(PRESETS))}")
-    experiment = lookup(PRESETS, options.preset, "preset")()
+        raise BadInput(f"name a preset: {', '.join(sorted(PRESETS | STUDIES))}")
+    experiment = lookup(PRESETS | STUDIES, options.preset, "preset")()
     for assignment in options.settings:
         experiment = override(experiment, assignment)
     check(experiment, evaluates=options.evaluate)
@@ -240,6 +273,7 @@ def _dictionaries() -> dict[str, dict[str, str]]:
         "algorithms": ("training.settings", "ALGORITHMS"),
         "suites": ("training.evaluation.suites", "SUITES"),
         "presets": ("training.presets", "PRESETS"),
+        "studies": ("training.presets", "STUDIES"),
     }
     return {kind: _literal(module, name) for kind, (module, name) in homes.items()}
 

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from agents.auxiliary import Auxiliary, AuxiliaryHeads
 from agents.encoders import encoder_of
 from agents.heads import head_of
 from agents.occupant import Decision
+from agents.pointer import ItemsEncoder, item_features
 from envs.chance import Purpose, fold
-from envs.game import ACTION_MASK, Observation
+from envs.game import Observation
 from memory.gru import GRUConfig
 from memory.memory import MemoryConfig
 
@@ -35,12 +37,15 @@ class AgentState(NamedTuple):
 class Outlook(NamedTuple):
     """What the agent makes of a trajectory.
 
-    policy: [B, T, Q], to be read by its head. value: [B, T]. memory: its state after the last step.
+    policy: [B, T, Q], to be read by its head. value: [B, T]. memory: its state after the last step. x, y: what entered the memory, and what
+    it put out, for auxiliary losses.
     """
 
     policy: Float[Tensor, "B T Q"]
     value: Float[Tensor, "B T"]
     memory: Any
+    x: Float[Tensor, "B T E"] | None = None
+    y: Float[Tensor, "B T D"] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,10 @@ class AgentConfig:
     """memory: by name or settings. embedding: E, width of what enters the memory. sees_action, sees_reward: its own last ones.
 
     sees_co_player: is told whom it plays with (`training.identity`); an ablation, for then it need not infer them. activation: on the
-    memory's output, "silu" (swish, as in Weis et al. 2026) or "none".
+    memory's output, "silu" (swish, as in Weis et al. 2026) or "none". acts: "sample", from its policy, or "best", the policy's best guess.
+    remembers: "trial", or "episode": forgets everything, and its last action and reward, when an episode of the trial begins. points: where
+    an action is the place of one of the `items` that it sees, it chooses by what they are and not by where they stand (`agents.pointer`).
+    auxiliary: what else it learns to predict.
     """
 
     memory: MemoryConfig = field(default_factory=GRUConfig)
@@ -57,12 +65,20 @@ class AgentConfig:
     sees_reward: bool = True
     sees_co_player: bool = False
     activation: str = "silu"
+    acts: str = "sample"
+    remembers: str = "trial"
+    points: bool = True
+    auxiliary: Auxiliary = field(default_factory=Auxiliary)
 
     def __post_init__(self) -> None:
         if self.embedding < 1:
             raise ValueError(f"embedding is {self.embedding}; want at least 1")
         if self.activation not in ("silu", "none"):
             raise ValueError(f"activation is {self.activation!r}; want 'silu' or 'none'")
+        if self.acts not in ("sample", "best"):
+            raise ValueError(f"acts is {self.acts!r}; want 'sample' or 'best'")
+        if self.remembers not in ("trial", "episode"):
+            raise ValueError(f"remembers is {self.remembers!r}; want 'trial' or 'episode'")
 
     def build(self, observation_space: gym.spaces.Dict, action_space: gym.Space[Any], seed: int) -> Agent:
         """A new agent whose first weights are a function of `seed`."""
@@ -80,14 +96,19 @@ class Agent(nn.Module):
         self.observation_space = observation_space
         self.action_space = action_space
         self.register_buffer("_no_action", _some_action(action_space), persistent=False)
-        self.observation_encoder = encoder_of(observation_space, config.embedding)
+        features = item_features(observation_space, action_space) if config.points else None
+        encode = encoder_of if features is None else ItemsEncoder
+        self.observation_encoder = encode(observation_space, config.embedding)
         self.action_encoder = encoder_of(action_space, config.embedding) if config.sees_action else None
         self.reward_encoder = nn.Linear(1, config.embedding) if config.sees_reward else None
         self.memory = config.memory.build(config.embedding)
-        self.policy_head = head_of(action_space, self.memory.outputs)
+        self.policy_head = head_of(action_space, self.memory.outputs, features)
         self.value_head = nn.Linear(self.memory.outputs, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
+        self.auxiliary = None
+        if config.auxiliary.wants_anything:
+            self.auxiliary = AuxiliaryHeads(config.auxiliary, observation_space, action_space, config.embedding, self.memory.outputs)
 
     def forward(
         self,
@@ -110,7 +131,12 @@ class Agent(nn.Module):
         y, memory = self.memory(x, memory, reset)
         if self.config.activation == "silu":
             y = nn.functional.silu(y)
-        return Outlook(self.policy_head(y, observation.get(ACTION_MASK)), self.value_head(y)[..., 0], memory)
+        return Outlook(self.policy_head(y, observation), self.value_head(y)[..., 0], memory, x, y)
+
+    @property
+    def forgets_episodes(self) -> bool:
+        """Whether it is to start anew with every episode of a trial."""
+        return self.config.remembers == "episode"
 
     def start(self, seeds: Int64[Tensor, "N"]) -> AgentState:
         """The state of N seats that have seen nothing; their luck is a function of `seeds`."""
@@ -126,7 +152,10 @@ class Agent(nn.Module):
         one_step = {name: value[:, None] for name, value in observation.items()}
         outlook = self(one_step, state.action[:, None], reward[:, None], state.memory, fresh[:, None])
         policy = outlook.policy[:, 0]
-        action = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
+        if self.config.acts == "best":
+            action = self.policy_head.best(policy)
+        else:
+            action = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
         decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], self.policy_head.parameters_of(policy))
         return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
 

@@ -1,7 +1,7 @@
-"""From what a seat perceives to one vector of width E: a linear projection per field, added up (Weis et al. 2026, A.3).
+"""From what a seat perceives to one vector of width E: a projection per field, added up (Weis et al. 2026, A.3).
 
-A discrete symbol is a row of a table (the projection of its one-hot code), a vector or a picture is flattened and projected, several
-symbols add up.
+A discrete symbol is a row of a table (the projection of its one-hot code), several symbols add up, a vector is projected. A grid of symbols
+and a picture go through a small network first, so that what is learned in one place holds in another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ from torch import Tensor, nn
 
 from envs.game import ACTION_MASK
 
+# The smallest side of what counts as a picture, in pixels; smaller ones are flattened like any other numbers.
+PICTURE = 32
+# Convolutions as (channels out, kernel, stride), each followed by a ReLU. Those of 9 by 9 cells of 11 by 11 pixels are the ballet's
+# (Lampinen et al. 2021); the others have the kernels of Mnih et al. 2015 and half as many channels.
+CONVOLUTIONS = {(99, 99): ((16, 9, 9), (32, 3, 1), (32, 3, 1))}
+OTHER_CONVOLUTIONS = ((16, 8, 4), (32, 4, 2), (32, 3, 1))
+# What is known of a cell of a grid.
+CELL_FEATURES = 16
+
 
 def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
     """A module from [..., *space.shape] to [..., width]; from {field: [..., ...]} where space is a Dict.
@@ -28,15 +37,26 @@ def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
             return SymbolEncoder([int(space.n)], [int(space.start)], width, single=True)
         case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return SymbolEncoder([int(n) for n in space.nvec], [int(n) for n in np.ravel(space.start)], width, single=False)
+        case gym.spaces.MultiDiscrete() if space.nvec.ndim == 3:
+            return GridEncoder(space, width)
         case gym.spaces.MultiBinary():
             return VectorEncoder(len(space.shape), math.prod(space.shape), width, scale=1.0)
+        case gym.spaces.Box() if _is_picture(space):
+            return PictureEncoder(space.shape, width)
         case gym.spaces.Box():
             scale = 1 / 255 if space.dtype == np.uint8 else 1.0
             return VectorEncoder(len(space.shape), math.prod(space.shape), width, scale)
         case gym.spaces.Dict():
             return DictEncoder(space, width)
     text = " ".join(str(space).split())
-    raise ValueError(f"no encoder reads {text}; want Discrete, MultiDiscrete (one axis), MultiBinary, Box, or a Dict of these")
+    want = "Discrete, MultiDiscrete (one axis, or rows, columns and fields), MultiBinary, Box, or a Dict of these"
+    raise ValueError(f"no encoder reads {text}; want {want}")
+
+
+def _is_picture(space: gym.spaces.Box) -> bool:
+    """[height, width, 1 or 3] of bytes, at least 32 by 32."""
+    is_bytes = space.dtype == np.uint8 and len(space.shape) == 3
+    return is_bytes and min(space.shape[:2]) >= PICTURE and space.shape[2] in (1, 3)
 
 
 class SymbolEncoder(nn.Module):
@@ -71,6 +91,57 @@ class VectorEncoder(nn.Module):
     def forward(self, values: Tensor) -> Float[Tensor, "... E"]:
         flat = values[..., None] if self.axes == 0 else values.flatten(-self.axes)
         return self.project(flat.to(self.project.weight.dtype) * self.scale)
+
+
+class GridEncoder(nn.Module):
+    """Each cell of a grid is the sum of a table row per field and a ReLU, the same everywhere; then all cells are projected.
+
+    The first symbol of a field stands for nothing there: it adds nothing and costs nothing to learn from, and most cells hold it.
+    """
+
+    starts: Tensor
+
+    def __init__(self, space: gym.spaces.MultiDiscrete, width: int) -> None:
+        super().__init__()
+        rows, columns, fields = space.nvec.shape
+        self.register_buffer("starts", torch.as_tensor(space.start).int(), persistent=False)
+        sizes = [int(space.nvec[..., field].max()) for field in range(fields)]
+        self.tables = nn.ModuleList(nn.Embedding(size, CELL_FEATURES, padding_idx=0) for size in sizes)
+        self.project = nn.Linear(rows * columns * CELL_FEATURES, width)
+        # One thing on an empty grid is about a unit vector, as a symbol is.
+        nn.init.normal_(self.project.weight, std=(2 / (CELL_FEATURES * width)) ** 0.5)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, grid: Tensor) -> Float[Tensor, "... E"]:
+        symbols = (grid.int() - self.starts).unbind(-1)
+        cells = [table(field) for table, field in zip(self.tables, symbols, strict=True)]
+        return self.project(sum(cells[1:], start=cells[0]).relu().flatten(-3))
+
+
+class PictureEncoder(nn.Module):
+    """Three convolutions and a projection. Their sizes follow from the picture's, see `CONVOLUTIONS`."""
+
+    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        height, breadth, channels = self.shape = shape
+        layers: list[nn.Conv2d | nn.Linear] = []
+        for features, kernel, stride in CONVOLUTIONS.get((height, breadth), OTHER_CONVOLUTIONS):
+            # Of a small picture the last layers have less to read than their kernels would.
+            tall, broad = min(kernel, height), min(kernel, breadth)
+            layers.append(nn.Conv2d(channels, features, (tall, broad), stride))
+            height, breadth, channels = (height - tall) // stride + 1, (breadth - broad) // stride + 1, features
+        self.convolutions = nn.ModuleList(layers)
+        self.project = nn.Linear(channels * height * breadth, width)
+        # With the scale of torch's own layers a picture that is mostly black would all but vanish on the way.
+        for layer in (*layers, self.project):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, picture: Tensor) -> Float[Tensor, "... E"]:
+        pixels = picture.reshape(-1, *self.shape).to(self.project.weight.dtype).mul_(1 / 255)
+        seen = pixels.permute(0, 3, 1, 2)
+        for convolution in self.convolutions:
+            seen = convolution(seen).relu()
+        return self.project(seen.flatten(1)).view(*picture.shape[:-3], -1)
 
 
 class DictEncoder(nn.Module):

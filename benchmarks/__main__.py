@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("stepping", "face", "overhead", "training", "evaluation", "axelrod_rounds", "coin_game", "footprint")
+BENCHMARKS = ("stepping", "face", "overhead", "training", "evaluation", "axelrod_rounds", "coin_game", "ballet", "rooms3d", "footprint")
 
 
 def main() -> int:

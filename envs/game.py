@@ -43,6 +43,15 @@ class Turn(NamedTuple):
     measures: dict[str, Float[Tensor, "..."]]
 
 
+class Answer(NamedTuple):
+    """The right actions of a role's seats at one moment. action: [B, seats, ...], as the role acts. asked: [B, seats], false where no
+    answer is wanted; the action there means nothing.
+    """
+
+    action: Tensor
+    asked: Bool[Tensor, "..."]
+
+
 class Mark(NamedTuple):
     """Something to draw, on a square that is 1 wide and 1 high with (0, 0) at the top left.
 
@@ -84,6 +93,33 @@ class Game(Protocol):
 
     def describe(self, state: State, index: int) -> Scene:
         """Game number `index` of the batch."""
+
+
+@runtime_checkable
+class KnowsAnswers(Protocol):
+    """What a game has beside the methods of `Game` if it knows what is right; then an agent can be taught (`algorithms.Supervised`)."""
+
+    def answers(self, state: State) -> dict[str, Answer]:
+        """{role: what its seats should do in this state}, for every role; nothing is asked of those for whom nothing is known."""
+
+
+class Channel(NamedTuple):
+    """The receiver's `field` shows at one step the action that the sender took at the step before, symbol for symbol, where it had a say.
+
+    Both are roles of one seat.
+    """
+
+    sender: str
+    receiver: str
+    field: str
+
+
+@runtime_checkable
+class HasChannels(Protocol):
+    """What a game has beside the methods of `Game` if its roles hear one another (`training.messages`)."""
+
+    @property
+    def channels(self) -> tuple[Channel, ...]: ...
 
 
 def seat_count(game: Game) -> int:

@@ -35,7 +35,7 @@ from torch import Tensor
 from envs import captions
 from envs.captions import END, MOST_VALUES, CaptionSet, load_captions
 from envs.chance import Purpose, integers, permutation, uniform
-from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
+from envs.game import ACTION_MASK, Answer, Channel, Mark, Observation, Role, Scene, Turn
 
 SHOWS = ("attributes", "pictures", "features")
 COLOURS = ((214, 60, 52), (56, 150, 72), (52, 98, 206), (236, 196, 52), (142, 76, 168), (38, 38, 44))
@@ -144,6 +144,11 @@ class Referential:
             Role("listener", 1, gym.spaces.Dict(listener), gym.spaces.Discrete(choices)),
         )
 
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The speaker's words, where nobody asks back."""
+        return (Channel("speaker", "listener", "word"),) if self.turns == 1 else ()
+
     def start(self, seeds: Int64[Tensor, "B"]) -> ReferentialState:
         zero = torch.zeros_like(seeds)
         nothing = torch.zeros(len(seeds), self.messages, self.length, dtype=torch.int64, device=seeds.device)
@@ -207,6 +212,12 @@ class Referential:
             "message_length": length.float().masked_fill(~picks, torch.nan),
         }
         return after, Turn({"speaker": reward, "listener": reward}, picks, measures)
+
+    def answers(self, state: ReferentialState) -> dict[str, Answer]:
+        """Where the target stands in the listener's order, at the pick. What to say is for the speaker to find."""
+        over = (state.message >= self.messages)[:, None]
+        target = (state.order == 0).long().argmax(1)[:, None]
+        return {"speaker": Answer(torch.zeros_like(target), torch.zeros_like(over)), "listener": Answer(target, over)}
 
     def describe(self, state: ReferentialState, index: int) -> Scene:
         objects, order = state.objects[index].tolist(), state.order[index].tolist()

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_positive
 
 
@@ -78,6 +79,9 @@ def gru_sequence(
     Differentiable once, in gates, hidden, weight and candidate_bias. Autograd through a loop of small operations costs more than the
     operations; so the backward pass is written out, and the weights' gradient is one matrix product over all steps.
     """
+    fast = triton_version("gru", hidden)
+    if fast:
+        return fast.gru_sequence(gates, hidden, reset, weight, candidate_bias)
     hidden_sequence: Tensor = _GRUSequence.apply(gates, hidden, reset, weight, candidate_bias, torch.is_grad_enabled())
     return hidden_sequence
 
@@ -97,7 +101,7 @@ class _GRUSequence(torch.autograd.Function):
         recurrent_n = gates.new_empty(kept, rows, width)
         output = gates.new_empty(steps, rows, width)
         before = hidden
-        forgets = _steps_with_a_reset(reset)
+        forgets = steps_with_a_reset(reset)
         for t in range(steps):
             k = t if learns else 0
             if forgets[t]:
@@ -146,7 +150,7 @@ class _GRUSequence(torch.autograd.Function):
         return grad_gates, grad_hidden, None, grad_weight, flat_recurrent_n.sum(0), None
 
 
-def _steps_with_a_reset(reset: Bool[Tensor, "T B"]) -> list[bool]:
+def steps_with_a_reset(reset: Bool[Tensor, "T B"]) -> list[bool]:
     """Per step, whether any row resets. On a GPU asking would stall the queue, so there every step may."""
     if reset.device.type != "cpu":
         return [True] * reset.shape[0]

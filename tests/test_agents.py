@@ -1,5 +1,6 @@
 """Encoders, heads, and the agent around a memory."""
 
+import itertools
 import math
 
 import gymnasium as gym
@@ -79,6 +80,95 @@ def test_the_pixels_of_a_picture_are_scaled_to_one():
     torch.testing.assert_close(white[0], encode.project.weight.sum(1) + encode.project.bias)
 
 
+def test_a_cell_of_a_grid_is_the_sum_of_its_fields_and_its_place_says_what_it_adds():
+    encode = encoder_of(spaces.MultiDiscrete(np.broadcast_to([3, 4], (1, 2, 2)), start=np.broadcast_to([5, 0], (1, 2, 2))), 1)
+    shapes, colours = encode.tables
+    with torch.no_grad():
+        for parameter in encode.parameters():
+            parameter.zero_()
+        shapes.weight[1, 0], shapes.weight[2, 0] = 3, -8
+        colours.weight[2, 0], colours.weight[3, 0] = 4, 5
+        # The first feature of the left cell counts once, of the right cell ten times.
+        encode.project.weight[0, 0], encode.project.weight[0, encode.project.in_features // 2] = 1, 10
+    grids = [[[[6, 2], [5, 3]]], [[[5, 3], [6, 2]]], [[[7, 2], [5, 0]]], [[[7, 3], [6, 0]]]]
+    # 3 + 4 on the left, 5 on the right; the other way round; -8 + 4 is cut off at 0; likewise, and 3 on the right.
+    assert encode(torch.tensor(grids)[:, None])[:, 0, 0].tolist() == [57, 75, 0, 30]
+
+
+def test_nothing_on_a_grid_adds_nothing_and_learns_nothing():
+    encode = encoder_of(spaces.MultiDiscrete(np.full((2, 2, 1), 3)), 4)
+    assert torch.equal(encode(torch.zeros(1, 2, 2, 1, dtype=torch.uint8)), torch.zeros(1, 4))
+    encode(torch.tensor([[[[0], [1]], [[0], [0]]]], dtype=torch.uint8)).square().sum().backward()
+    assert encode.tables[0].weight.grad.abs().sum(1).gt(0).tolist() == [False, True, False]
+
+
+def test_one_thing_on_a_grid_is_about_a_unit_vector():
+    lengths = []
+    grid = torch.tensor([[[0], [0]], [[1], [0]]])
+    for _ in range(50):
+        encode = encoder_of(spaces.MultiDiscrete(np.full((2, 2, 1), 2)), 32)
+        lengths.append(encode(grid).norm().item())
+    assert 0.8 < np.mean(lengths) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernels", "inputs"),
+    [
+        # 11, 9 and 7 places a side, of 32 features.
+        ((99, 99, 3), [(9, 9), (3, 3), (3, 3)], 7 * 7 * 32),
+        # 20, 9 and 7.
+        ((84, 84, 1), [(8, 8), (4, 4), (3, 3)], 7 * 7 * 32),
+        # 7, 2 and 1 high, 9, 3 and 1 wide.
+        ((32, 40, 3), [(8, 8), (4, 4), (2, 3)], 32),
+    ],
+)
+def test_a_picture_is_read_by_convolutions_that_fit_it(shape, kernels, inputs):
+    encode = encoder_of(spaces.Box(0, 255, shape, np.uint8), 4)
+    assert [layer.kernel_size for layer in encode.convolutions] == kernels
+    assert encode.project.in_features == inputs
+    assert encode(torch.zeros(2, *shape, dtype=torch.uint8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("shape", [(99, 99, 3), (64, 48, 1)])
+def test_the_pixels_of_a_large_picture_are_scaled_to_one(shape):
+    encode = encoder_of(spaces.Box(0, 255, shape, np.uint8), 1)
+    with torch.no_grad():
+        # Layers that average what they read.
+        for layer in (*encode.convolutions, encode.project):
+            layer.weight.fill_(1 / layer.weight[0].numel())
+            layer.bias.zero_()
+    shades = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None, None].expand(3, *shape)
+    torch.testing.assert_close(encode(shades)[:, 0], torch.tensor([0, 0.2, 1]))
+
+
+@pytest.mark.parametrize("turned", [0, 1, 2])
+def test_what_is_negative_after_a_convolution_of_a_picture_is_cut_off(turned):
+    encode = encoder_of(spaces.Box(0, 255, (99, 99, 3), np.uint8), 1)
+    with torch.no_grad():
+        for number, layer in enumerate((*encode.convolutions, encode.project)):
+            layer.weight.fill_(-1 if number == turned else 1)
+            layer.bias.zero_()
+    assert encode(torch.full((1, 99, 99, 3), 255, dtype=torch.uint8)).item() == 0
+
+
+def test_the_colours_of_a_picture_are_the_channels_of_its_first_convolution():
+    encode, heard = encoder_of(spaces.Box(0, 255, (40, 50, 3), np.uint8), 1), []
+    encode.convolutions[0].register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    picture = torch.zeros(40, 50, 3, dtype=torch.uint8)
+    picture[7, 30, 2] = 255
+    encode(picture)
+    assert heard[0].nonzero().tolist() == [[0, 2, 7, 30]]
+
+
+@pytest.mark.parametrize("shape", [(31, 99, 3), (99, 31, 3), (99, 99, 2), (99, 99)])
+def test_bytes_that_are_no_picture_or_a_small_one_are_projected(shape):
+    assert encoder_of(spaces.Box(0, 255, shape, np.uint8), 2).project.in_features == math.prod(shape)
+
+
+def test_numbers_in_the_shape_of_a_picture_are_no_picture():
+    assert encoder_of(box(0, 1, (40, 40, 3)), 2).project.in_features == 4800
+
+
 def test_bits_are_projected_as_zeros_and_ones():
     encode = encoder_of(spaces.MultiBinary(3), 4)
     torch.testing.assert_close(
@@ -104,8 +194,10 @@ def test_the_fields_of_a_dict_add_up_without_the_action_mask():
     [
         spaces.Discrete(3),
         spaces.MultiDiscrete([2, 3]),
+        spaces.MultiDiscrete(np.full((4, 3, 2), 5)),
         spaces.MultiBinary((2, 2)),
         box(-1, 1, (3,)),
+        spaces.Box(0, 255, (32, 40, 3), np.uint8),
         spaces.Dict({"a": spaces.Discrete(2), "b": box(0, 1)}),
     ],
 )
@@ -123,7 +215,8 @@ def test_encoders_take_any_leading_axes(space):
 @pytest.mark.parametrize("space", [spaces.Text(5), spaces.MultiDiscrete([[2, 2], [2, 2]]), spaces.Tuple((spaces.Discrete(2),))])
 def test_a_space_that_no_encoder_reads_is_refused(space):
     with pytest.raises(
-        ValueError, match=r"(?s)no encoder reads .*; want Discrete, MultiDiscrete \(one axis\), MultiBinary, Box, or a Dict"
+        ValueError,
+        match=r"(?s)no encoder reads .*; want Discrete, MultiDiscrete \(one axis, or rows, columns and fields\), MultiBinary, Box, or a D",
     ):
         encoder_of(space, 4)
 
@@ -213,7 +306,7 @@ MASKS = {
 def test_what_the_mask_forbids_is_never_sampled(space, mask, most):
     head = shaken(head_of(space, 3), size=3.0)
     y = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(3))
-    policy = head(y, torch.tensor(mask).expand(20_000, -1))
+    policy = head(y, {ACTION_MASK: torch.tensor(mask).expand(20_000, -1)})
     allowed = torch.tensor(mask).bool()
     assert policy.exp()[:, ~allowed].eq(0).all()
     assert policy.exp()[:, allowed].gt(0).all()
@@ -229,7 +322,7 @@ def test_what_the_mask_forbids_is_never_sampled(space, mask, most):
 def test_forbidden_choices_share_out_nothing_and_their_gradients_are_finite():
     head = head_of(spaces.Discrete(4), 3)
     y = torch.zeros(1, 3, requires_grad=True)
-    policy = head(y, torch.tensor([[0, 1, 1, 0]]))
+    policy = head(y, {ACTION_MASK: torch.tensor([[0, 1, 1, 0]])})
     torch.testing.assert_close(policy.exp(), torch.tensor([[0.0, 0.5, 0.5, 0.0]]))
     torch.testing.assert_close(head.entropy(policy), torch.tensor([math.log(2)]))
     (head.log_prob(policy, torch.tensor([1])) + head.entropy(policy)).sum().backward()
@@ -353,6 +446,66 @@ def test_the_numbers_of_a_box_are_independent():
     assert stats.chisquare(((x * 5).long().clamp(max=4) * 5 + (y * 5).long().clamp(max=4)).bincount(minlength=25).numpy()).pvalue > 1e-3
 
 
+def test_the_best_guess_among_choices_is_the_likeliest_of_those_allowed():
+    assert head_of(spaces.Discrete(3, start=4), 3).best(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]).log()).tolist() == [4, 6]
+    several = head_of(spaces.MultiDiscrete([2, 3], start=[0, 5]), 3)
+    assert several.best(torch.tensor([0.25, 0.75, 0.2, 0.5, 0.3]).log()).tolist() == [1, 6]
+    masked = shaken(head_of(spaces.Discrete(4), 3), size=3.0)
+    y = torch.randn(200, 3, generator=torch.Generator().manual_seed(3))
+    policy = masked(y, {ACTION_MASK: torch.tensor([0, 1, 0, 1]).expand(200, -1)})
+    assert set(masked.best(policy).tolist()) == {1, 3}
+
+
+def test_the_loss_of_choices_is_their_cross_entropy_with_the_right_ones():
+    head = head_of(spaces.Discrete(3, start=4), 3)
+    policy = torch.tensor([0.5, 0.25, 0.25]).log().expand(2, 3)
+    torch.testing.assert_close(head.loss(policy, torch.tensor([4, 6])), torch.tensor([0.6931472, 1.3862944]))
+    several = head_of(spaces.MultiDiscrete([2, 3], start=[0, 5]), 3)
+    # - log (1/4 * 1/2).
+    policy = torch.tensor([0.25, 0.75, 0.5, 0.25, 0.25]).log()
+    torch.testing.assert_close(several.loss(policy, torch.tensor([0, 5])), torch.tensor(2.0794415))
+
+
+@pytest.mark.parametrize(
+    # The means of Kumaraswamy's distribution on (0, 1): a = 1 and b = 1 are beta distributions; for (2, 2) it is 2 B(3/2, 2) = 8 / 15.
+    ("a", "b", "mean"),
+    [(1.0, 1.0, 1 / 2), (2.0, 1.0, 2 / 3), (1.0, 3.0, 1 / 4), (2.0, 2.0, 8 / 15), (0.05, 1.0, 1 / 21)],
+)
+def test_the_best_guess_at_a_number_is_the_mean_and_its_loss_the_squared_distance(a, b, mean):
+    head = head_of(box(LOW, HIGH), 2)
+    policy = torch.tensor([[a, b]])
+    place = 4 * mean - 1
+    torch.testing.assert_close(head.best(policy), torch.tensor([place]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(head.loss(policy, torch.tensor([place + 0.5])), torch.tensor([0.25]), rtol=0, atol=1e-5)
+
+
+def test_the_best_guess_is_where_samples_are_on_average():
+    head = head_of(box([0, 10], [1, 30], (2,)), 2)
+    policy = torch.tensor([0.7, 2.5, 0.8, 4.0])
+    found = head.sample(policy.expand(40_000, 4), seeds(40_000)).mean(0)
+    torch.testing.assert_close(head.best(policy), found, rtol=0.02, atol=0)
+
+
+def test_the_loss_of_several_numbers_adds_up():
+    head = head_of(box([[0, 10]], [[1, 30]], (1, 2)), 2)
+    even = torch.ones(3, 4)
+    assert head.best(even).tolist() == [[[0.5, 20.0]]] * 3
+    torch.testing.assert_close(
+        head.loss(even, torch.tensor([[[0.5, 20.0]], [[0.0, 20.0]], [[1.0, 22.0]]])), torch.tensor([0.0, 0.25, 4.25])
+    )
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(a=st.floats(0.05, 60), b=st.floats(0.05, 60))
+def test_a_best_guess_keeps_its_bounds_and_its_loss_has_finite_gradients(a, b):
+    head = head_of(box(-2, 1), 2)
+    policy = torch.tensor([[a, b]] * 2, requires_grad=True)
+    assert head.best(policy).ge(-2).all()
+    assert head.best(policy).le(1).all()
+    head.loss(policy, torch.tensor([-2.0, 1.0])).sum().backward()
+    assert policy.grad.isfinite().all()
+
+
 MASKED = spaces.Dict({"symbol": spaces.Discrete(5), "place": box(-1, 1, (2,)), ACTION_MASK: spaces.MultiBinary(3)})
 TABLES = {
     "discrete, masked": (MASKED, spaces.Discrete(3)),
@@ -364,7 +517,8 @@ TABLES = {
 
 def build(memory, observation_space, action_space, seed=5, **settings):
     config = AgentConfig(memory=load(MEMORIES[memory])(width=8), embedding=6, **settings)
-    return shaken(config.build(observation_space, action_space, seed))
+    # In the deep memories more than this makes chaos of rounding.
+    return shaken(config.build(observation_space, action_space, seed), size=0.8 if memory == "gru" else 0.4)
 
 
 def experience(observation_space, batch, steps, seed=6):
@@ -391,8 +545,9 @@ def play(agent, observation, reward, luck):
     return type(decision)(*(torch.stack(leaves, 1) for leaves in zip(*decisions, strict=True))), state
 
 
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize(
+    ("memory", "table"), [*itertools.product(["gru"], TABLES), *((memory, "discrete, masked") for memory in MEMORIES if memory != "gru")]
+)
 def test_acting_step_by_step_is_what_forward_sees_in_the_whole_trajectory(memory, table):
     observation_space, action_space = TABLES[table]
     agent = build(memory, observation_space, action_space)
@@ -406,7 +561,7 @@ def test_acting_step_by_step_is_what_forward_sees_in_the_whole_trajectory(memory
     torch.testing.assert_close(agent.policy_head.log_prob(outlook.policy, played.action), played.log_prob, rtol=1e-5, atol=1e-5)
     for name, leaf in named_leaves(outlook.memory).items():
         torch.testing.assert_close(leaf, named_leaves(state.memory)[name], rtol=1e-5, atol=1e-5)
-    assert played.value.std() > 0.1
+    assert played.value.std() > 0.02
     assert all(action_space.contains(each.numpy()) for each in played.action.flatten(0, 1))
     assert isinstance(agent, Occupant)
 
@@ -545,9 +700,28 @@ def test_an_agent_acts_with_the_luck_of_its_seed_and_clock():
     assert torch.equal(head.sample(decision.policy.log(), luck), decision.action)
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_an_agent_that_acts_its_best_plays_its_policys_best_guess_whatever_its_luck(table):
+    agent = build("gru", *TABLES[table], acts="best")
+    observation, reward = experience(TABLES[table][0], 8, 6)
+    played, _ = play(agent, observation, reward, seeds(8))
+    if isinstance(agent.policy_head, BoundedHead):
+        guess = agent.policy_head.best(played.policy)
+    else:
+        guess = agent.policy_head.best(played.policy.log())
+    assert torch.equal(played.action, guess)
+    assert torch.equal(play(agent, observation, reward, seeds(8, first=8))[0].action, played.action)
+    sampling = build("gru", *TABLES[table])
+    assert not torch.equal(play(sampling, observation, reward, seeds(8))[0].action, played.action)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"embedding": 0}, "embedding is 0; want at least 1"), ({"activation": "tanh"}, "activation is 'tanh'; want 'silu' or 'none'")],
+    [
+        ({"embedding": 0}, "embedding is 0; want at least 1"),
+        ({"activation": "tanh"}, "activation is 'tanh'; want 'silu' or 'none'"),
+        ({"acts": "greedy"}, "acts is 'greedy'; want 'sample' or 'best'"),
+    ],
 )
 def test_settings_that_make_no_agent_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -83,7 +83,7 @@ each_memory = pytest.mark.parametrize("name", MEMORIES)
 
 
 @each_memory
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=15)
 @given(data=st.data())
 def test_any_split_of_the_steps_gives_the_same_outputs_state_and_gradients(name, data):
     seed, batch, steps = (data.draw(st.integers(low, high)) for low, high in ((0, 10**6), (1, 4), (1, 12)))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from launch import main
+from memory.depth_recurrent import DepthRecurrentConfig
+from memory.frame_stack import FrameStackConfig
 from memory.none import NoMemoryConfig
 from training.algorithms import A2C
 from training.evaluation.suites import FOCAL, SUITES
@@ -66,6 +68,20 @@ def test_overrides_reach_every_depth() -> None:
     assert experiment.algorithm == A2C()
 
 
+def test_a_memory_within_a_memory_can_be_chosen_and_set() -> None:
+    experiment = Experiment()
+    for assignment in (
+        "agent.memory=depth_recurrent",
+        "agent.memory.core=frame_stack",
+        "agent.memory.core.frames=3",
+        "agent.memory.width=9",
+    ):
+        experiment = override(experiment, assignment)
+    assert experiment.agent.memory == DepthRecurrentConfig(9, FrameStackConfig(frames=3))
+    assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+    assert experiment.agent.memory.build(4).core.layers[0].weight.shape == (9, 27)
+
+
 def test_a_whole_number_will_do_for_a_real_one_but_not_the_other_way() -> None:
     assert override(Experiment(), "algorithm.discount=1").algorithm.discount == 1.0
     with pytest.raises(BadInput, match=r"trials is 2.5; want int"):
@@ -98,6 +114,11 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["trian"], ["'trian'", "did you mean 'train'?"]),
     (["train", "two_learners", "game=prisoner_dilemma"], ["'prisoner_dilemma'", "did you mean 'prisoners_dilemma'?"]),
     (["train", "two_learners", "agent.memory=gur"], ["'gur'", "did you mean 'gru'?"]),
+    (["train", "two_learners", "agent.memory=depth_recurrent", "agent.memory.core=lsmt"], ["'lsmt'", "did you mean 'lstm'?"]),
+    (
+        ["train", "two_learners", "agent.memory=depth_recurrent", "agent.memory.core.width=9"],
+        ["agent.memory.core.width=9", "want the block's own width, 128"],
+    ),
     (["train", "two_learners", "scheme=self_pley"], ["'self_pley'", "did you mean 'self_play'?"]),
     (["train", "two_learners", "algorithm=pppo"], ["'pppo'", "did you mean 'ppo'?"]),
     (["train", "two_learners", "sed=3"], ["'sed'", "did you mean 'seed'?"]),

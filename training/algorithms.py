@@ -1,4 +1,4 @@
-"""How a learner learns from its trajectories: PPO and A2C, settings and arithmetic, without Ray.
+"""How a learner learns from its trajectories: PPO, A2C or right answers; settings and arithmetic, without Ray.
 
 The same functions serve RLlib's learners (`training.rllib.learner`) and the plain loop (`training.plain`).
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from agents.agent import Agent, Outlook
+from agents.auxiliary import AuxiliaryHeads, Lived
 from agents.heads import PolicyHead
 from envs.chance import Purpose, permutation, seeds_of
-from envs.game import Observation
-from training import losses
-from training.rollout import Trajectories
+from envs.game import Answer, Game, Observation
+from training import losses, messages
+from training.rollout import Relaxation, Trajectories, knowing
 
 
 class Batch(NamedTuple):
@@ -34,11 +35,14 @@ class Batch(NamedTuple):
     log_prob: Float[Tensor, "N T"]
     advantage: Float[Tensor, "N T"]
     target: Float[Tensor, "N T"]
+    answer: Answer | None = None
+    relaxation: Relaxation | None = None
+    others: Float[Tensor, "N T A"] | None = None
 
 
 @dataclass(frozen=True)
 class _Algorithm:
-    """What both share. Coefficients and the learning rate go linearly from their first to their `final_` value, where one is given.
+    """What all share. Coefficients and the learning rate go linearly from their first to their `final_` value, where one is given.
 
     learning_rate, adam_epsilon, max_gradient_norm: Adam. discount: per step. trace: lambda of the advantages. value_coefficient,
     entropy_coefficient: weights in the loss. reward_scale: multiplies rewards inside the loss only. advantages: "none", "centre" (per
@@ -59,6 +63,11 @@ class _Algorithm:
     epochs: int = 1
     minibatches: int = 1
 
+    # Whether the right actions must be kept while playing.
+    wants_answers: ClassVar[bool] = False
+    # Whether a word's effect on those who hear it must be computed (`training.messages`).
+    wants_relaxations: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatches"):
             if getattr(self, name) < 1:
@@ -77,6 +86,11 @@ class _Algorithm:
         if self.advantages not in ("none", "centre", "standardise"):
             raise ValueError(f"advantages is {self.advantages!r}; want 'none', 'centre' or 'standardise'")
 
+    def check_fits(self, game: Game) -> None:
+        """Raises ValueError where this cannot be learned from the game."""
+        if self.wants_answers:
+            knowing(game)
+
     def prepare(self, lived: Trajectories) -> Batch:
         """Advantages and value targets. Values are predicted in units of scaled rewards."""
         advantage = losses.generalised_advantages(
@@ -86,7 +100,7 @@ class _Algorithm:
         advantage = losses.normalise(advantage, lived.kind, self.advantages)
         return Batch(
             lived.observation, lived.action, lived.action_before, lived.reward_before, lived.reset, lived.memory,
-            lived.log_prob, advantage, target,
+            lived.log_prob, advantage, target, lived.answer, lived.relaxation, lived.others,
         )  # fmt: skip
 
     def learning_rate_at(self, progress: float) -> float:
@@ -100,18 +114,26 @@ class _Algorithm:
         return torch.optim.Adam(agent.parameters(), lr=self.learning_rate, eps=self.adam_epsilon)
 
     def loss(
-        self, head: PolicyHead, outlook: Outlook, batch: Batch, progress: float
+        self, head: PolicyHead, outlook: Outlook, batch: Batch, progress: float, auxiliary: AuxiliaryHeads | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The loss of what an agent made of a batch, and figures worth logging (detached; names as in `training.metrics`)."""
         log_prob = head.log_prob(outlook.policy, batch.action)
-        policy_loss = self.policy_loss(log_prob, batch)
+        policy_loss = self.policy_loss(head, outlook, log_prob, batch)
         value_loss = losses.value_loss(outlook.value, batch.target)
         entropy = head.entropy(outlook.policy).mean()
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient_at(progress) * entropy
         kl = losses.approximate_kl(log_prob.detach(), batch.log_prob)
-        return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(), "kl": kl}
+        figures = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(), "kl": kl}
+        if auxiliary is not None:
+            assert outlook.x is not None
+            assert outlook.y is not None
+            found = auxiliary(head, Lived(outlook.x, outlook.y, outlook.policy, batch.observation, batch.reset, batch.others))
+            loss = loss + auxiliary.total(found)
+            figures |= {name: value.detach() for name, value in found.items()}
+        return loss, figures
 
-    def policy_loss(self, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+    def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+        """log_prob: of the actions that were taken."""
         raise NotImplementedError
 
 
@@ -128,7 +150,7 @@ class PPO(_Algorithm):
         if not 0 < self.clip < math.inf:
             raise ValueError(f"clip is {self.clip}; want a number above 0")
 
-    def policy_loss(self, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+    def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
         return losses.ppo_policy_loss(log_prob, batch.log_prob, batch.advantage, self.clip)
 
 
@@ -136,8 +158,55 @@ class PPO(_Algorithm):
 class A2C(_Algorithm):
     """Advantage actor-critic (Mnih et al. 2016): one update on all rows by default."""
 
-    def policy_loss(self, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+    def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
         return losses.a2c_policy_loss(log_prob, batch.advantage)
+
+
+@dataclass(frozen=True)
+class Supervised(_Algorithm):
+    """Learns what the game says would have been right (`envs.game.KnowsAnswers`), by the policy head's `loss`; rewards play no part.
+
+    With `agent.acts="best"` the learner plays what it thinks right. Neither values nor entropy count unless their coefficients say so.
+    """
+
+    value_coefficient: float = 0.0
+    entropy_coefficient: float = 0.0
+
+    wants_answers: ClassVar[bool] = True
+
+    def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.answer is not None
+        return losses.answer_loss(head.loss(outlook.policy, batch.answer.action), batch.answer.asked)
+
+
+@dataclass(frozen=True)
+class StraightThrough(Supervised):
+    """Listeners learn the right answers, speakers learn through what their listeners hear, by straight-through Gumbel-softmax
+    (`training.messages`). temperature: of the softmax. clip: a word counts while its probability is within this share of what it was when
+    it was said; what its listeners made of it is of that time.
+    """
+
+    temperature: float = 1.0
+    clip: float = 0.2
+
+    wants_relaxations: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; want a number above 0")
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip is {self.clip}; want a number above 0")
+
+    def check_fits(self, game: Game) -> None:
+        messages.channels_of(game)
+
+    def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
+        loss = super().policy_loss(head, outlook, log_prob, batch)
+        if batch.relaxation is None:
+            return loss
+        moved = (log_prob.detach() - batch.log_prob).exp() - 1
+        return loss + messages.straight_through_loss(outlook.policy, batch.relaxation, self.temperature, moved.abs() < self.clip)
 
 
 def outlook_on(agent: Agent, batch: Batch) -> Outlook:
@@ -146,7 +215,7 @@ def outlook_on(agent: Agent, batch: Batch) -> Outlook:
     return outlook
 
 
-def minibatches(rows: int, algorithm: PPO | A2C, seed: int, iteration: int) -> Iterator[Int64[Tensor, "M"]]:
+def minibatches(rows: int, algorithm: PPO | A2C | Supervised, seed: int, iteration: int) -> Iterator[Int64[Tensor, "M"]]:
     """Row numbers of every update of an iteration: a fresh order each epoch, a function of (seed, iteration, epoch) alone."""
     count = min(algorithm.minibatches, rows)
     for epoch in range(algorithm.epochs):

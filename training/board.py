@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,39 @@ class Board:
             axis.set_ylabel(_plain(label))
         axes.flat[0].legend(fontsize=8)
         self._writer.add_figure(tag, figure, step)
+
+    def dots(
+        self,
+        tag: str,
+        panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]],
+        rows: Sequence[str],
+        label: str,
+        marked: Mapping[str, float],
+        step: int = 0,
+    ) -> bytes:
+        """Means and intervals from 0 to 1, a row each, in panels side by side; the picture as PNG, too.
+
+        panels: {panel: {series: {row: (mean, low, high)}}}. label: what the horizontal axis shows. marked: {panel: where a line is drawn}.
+        """
+        figure = Figure(figsize=(2 + 3.2 * len(panels), 1.6 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axis, (panel, series) in zip(axes, panels.items(), strict=True):
+            axis.axvline(marked[panel], color="grey", linestyle="dashed", linewidth=1)
+            for number, (name, known) in enumerate(series.items()):
+                heights = [rows.index(row) + 0.15 * (2 * number - len(series) + 1) for row in known]
+                means, low, high = np.array([*known.values()]).reshape(-1, 3).T
+                axis.errorbar(means, heights, xerr=(means - low, high - means), fmt="os^D"[number % 4], markersize=4, label=_plain(name))
+            axis.set_title(_plain(panel), fontsize=10)
+            axis.set_xlim(-0.03, 1.03)
+            axis.set_xlabel(_plain(label), fontsize=9)
+            axis.grid(alpha=0.3)
+        axes[0].set_yticks(range(len(rows)), [_plain(row) for row in rows])
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside upper right", ncols=4)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        self._writer.add_figure(tag, figure, step)
+        return picture.getvalue()
 
     def table(self, tag: str, header: list[str], rows: list[list[str]], step: int = 0) -> None:
         self._writer.add_text(tag, _as_table(header, rows), step)

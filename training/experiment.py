@@ -12,7 +12,7 @@ from agents.agent import Agent, AgentConfig
 from envs.chance import Purpose, seeds_of
 from envs.game import Game, Role, role_of_seat
 from envs.iterated_dilemma import IteratedDilemma
-from training.algorithms import A2C, PPO
+from training.algorithms import A2C, PPO, StraightThrough, Supervised
 from training.identity import role_with_identities
 from training.schemes.mixture import mixed_pool
 from training.schemes.scheme import Scheme
@@ -33,7 +33,7 @@ class Experiment:
     game: Game = field(default_factory=IteratedDilemma)
     agent: AgentConfig = field(default_factory=AgentConfig)
     scheme: Scheme = field(default_factory=mixed_pool)
-    algorithm: PPO | A2C = field(default_factory=PPO)
+    algorithm: PPO | A2C | Supervised | StraightThrough = field(default_factory=PPO)
     episodes: int = 1
     trials: int = 1024
     iterations: int = 100

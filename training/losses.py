@@ -62,6 +62,11 @@ def a2c_policy_loss(log_prob: Float[Tensor, "..."], advantage: Float[Tensor, "..
     return -(log_prob * advantage).mean()
 
 
+def answer_loss(error: Float[Tensor, "..."], asked: Bool[Tensor, "..."]) -> Float[Tensor, ""]:
+    """The mean error over the steps at which an answer was wanted; 0 where there was none."""
+    return error.masked_fill(~asked, 0.0).sum() / asked.sum().clamp(min=1)
+
+
 def value_loss(value: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """mean (v - target)^2."""
     return (value - target).square().mean()

@@ -6,7 +6,8 @@
 | `<measure>/<learner>/vs_<kind>` | mean of a game's measure over steps where it applies (`cooperation`: share of rounds) | the game's |
 | `return/<role>` | sum of rewards over a trial, mean over the seats of a role, whoever sits there | reward |
 | `learning/<learner>/entropy` | mean entropy of the policy | nats |
-| `learning/<learner>/policy_loss`, `value_loss` | the terms of the loss, unweighted; rewards in scaled units | |
+| `learning/<learner>/policy_loss`, `value_loss` | the terms of the loss, unweighted; in scaled rewards; of answers under supervision | |
+| `learning/<learner>/reconstruction`, `next_latent`, `next_latent_distance`, `co_player`, `lag` | auxiliary losses, unweighted | |
 | `learning/<learner>/kl` | KL(old policy, new policy), estimated on the batch, mean over its updates | nats |
 | `learning/<learner>/gradient_norm` | before clipping | |
 | `learning/<learner>/learning_rate` | | |

@@ -15,6 +15,7 @@ from training.evaluation.suites import SUITES
 from training.experiment import Experiment
 from training.foreign import Foreign
 from training.population import co_player
+from training.rollout import check_has_others
 from training.settings import BadInput, lookup
 
 
@@ -28,7 +29,12 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
     suite = lookup(SUITES, experiment.suite, "suite")
     if evaluates:
         suite(experiment).check_fits(experiment.game)
+    if experiment.agent.acts == "best" and not experiment.algorithm.wants_answers:
+        raise BadInput("agent.acts is 'best': whoever learns from rewards must try things out; want 'sample', or algorithm=supervised")
     try:
+        experiment.algorithm.check_fits(experiment.game)
+        if experiment.agent.auxiliary.co_player:
+            check_has_others(experiment.game)
         roles = experiment.roles()
         experiment.build_learners()
     except (ValueError, RuntimeError, MemoryError) as error:

@@ -12,7 +12,7 @@ import torch
 from agents.agent import Agent
 from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
-from training import algorithms, tree
+from training import algorithms, messages, tree
 from training.experiment import Experiment
 from training.rollout import Rollout, Trajectories, trajectories
 from training.seating import Seating
@@ -46,7 +46,8 @@ class PlainTrainer:
             group["lr"] = experiment.algorithm.learning_rate_at(progress)
         for rows in algorithms.minibatches(len(batch.target), experiment.algorithm, experiment.seed, self.iteration):
             part = tree.rows_of(batch, rows.to(batch.target.device))
-            loss, _ = experiment.algorithm.loss(agent.policy_head, algorithms.outlook_on(agent, part), part, progress)
+            outlook = algorithms.outlook_on(agent, part)
+            loss, _ = experiment.algorithm.loss(agent.policy_head, outlook, part, progress, agent.auxiliary)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             gradients = [parameter.grad for parameter in agent.parameters() if parameter.grad is not None]
@@ -65,11 +66,14 @@ def collect(
         occupants,
         episodes=experiment.episodes,
         watched=experiment.scheme.learners(experiment.game),
+        keeps_answers=experiment.algorithm.wants_answers,
         device=experiment.device,
     )
     seeds = seeds_of(experiment.seed, Purpose.TRIAL, len(seating.kind), iteration, first=first, device=experiment.device)
     before = rollout.start(seeds)
     after, log = rollout.play(before, experiment.steps)
-    lived = trajectories(rollout, before, log, after)
+    lived = trajectories(rollout, before, log, after, keeps_others=experiment.agent.auxiliary.co_player > 0)
+    if experiment.algorithm.wants_relaxations:
+        lived = messages.relaxed(lived, rollout, before)
     rollout.finish(after)
     return lived, log, rollout

@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, fold
-from envs.game import Game, Observation
+from envs.game import Answer, Game, KnowsAnswers, Observation
 from training import identity, tree
-from training.seating import Seating, group_seats
+from training.seating import Group, Seating, group_seats
 
 
 class Table(NamedTuple):
     """Where B games stand between two steps. All leaves are tensors, so that a step can be captured in a CUDA graph.
 
     game: the game's state. seeds: [B], of the rows. trial: [B], how many trials have ended in the row. episode: [B], how many episodes of
-    this one. fresh: [B], nothing has happened in this trial yet. reward: {role: [B, seats]}, earned by the last actions and not yet
-    perceived. states: one per group of seats.
+    this one. fresh, began: [B], nothing has happened in this trial, in this episode yet. reward: {role: [B, seats]}, earned by the last
+    actions and not yet perceived. states: one per group of seats.
     """
 
     game: Any
@@ -34,6 +35,7 @@ class Table(NamedTuple):
     trial: Int64[Tensor, "B"]
     episode: Int64[Tensor, "B"]
     fresh: Bool[Tensor, "B"]
+    began: Bool[Tensor, "B"]
     reward: dict[str, Float[Tensor, "B seats"]]
     states: tuple[Any, ...]
 
@@ -41,18 +43,21 @@ class Table(NamedTuple):
 class Step(NamedTuple):
     """What a step leaves behind (after `play`, every leaf is [T, ...]).
 
-    Per group of seats: observations, perceived (rewards before acting) and decisions; for those who are not watched only the action.
-    rewards: {role: [B, seats]}. measures: the game's. trial, fresh: as they were before the step. ended: [B], the trial's last step.
+    Per group of seats: observations, perceived (rewards before acting), answers (if kept) and decisions; for those who are not watched
+    only the action.
+    rewards: {role: [B, seats]}. measures: the game's. trial, fresh, began: as they were before the step. ended: [B], the trial's last step.
     game: the state after the step (before a new episode starts), if kept.
     """
 
     observations: tuple[Observation | None, ...]
     perceived: tuple[Float[Tensor, "..."] | None, ...]
+    answers: tuple[Answer | None, ...]
     decisions: tuple[Decision, ...]
     rewards: dict[str, Float[Tensor, "..."]]
     measures: dict[str, Float[Tensor, "..."]]
     trial: Int64[Tensor, "..."]
     fresh: Bool[Tensor, "..."]
+    began: Bool[Tensor, "..."]
     ended: Bool[Tensor, "..."]
     game: Any
 
@@ -61,7 +66,8 @@ class Rollout:
     """A game, a seating and its occupants, ready to be played.
 
     watched: the occupants whose observations, values and log-probabilities are kept (None: everyone's). keeps_states: whether the game's
-    states are kept, for recordings. episodes: of a trial.
+    states are kept, for recordings. keeps_answers: whether the right actions of those who are watched are kept; ValueError where the game
+    does not know them. episodes: of a trial.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Rollout:
         episodes: int = 1,
         watched: Iterable[str] | None = (),
         keeps_states: bool = False,
+        keeps_answers: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.game = game
@@ -87,6 +94,9 @@ class Rollout:
         names = None if watched is None else set(watched)
         self.watched = [names is None or group.occupant in names for group in self.groups]
         self.keeps_states = keeps_states
+        self.teacher = knowing(game) if keeps_answers else None
+        # Who starts anew with every episode of a trial.
+        self.forgets = [episodes > 1 and getattr(occupant, "forgets_episodes", False) for occupant in self.occupants]
         self.told = [identity.asks(occupant, group.role) for group, occupant in zip(self.groups, self.occupants, strict=True)]
 
     @property
@@ -100,7 +110,7 @@ class Rollout:
         zero = torch.zeros_like(seeds)
         reward = {role.name: torch.zeros(len(seeds), role.seats, device=self.device) for role in self.game.roles}
         game = self.game.start(self._luck_of_game(seeds, zero, zero))
-        return Table(game, seeds, zero, zero, zero == 0, reward, self._seat_everyone(seeds, zero))
+        return Table(game, seeds, zero, zero, zero == 0, zero == 0, reward, self._seat_everyone(seeds, zero))
 
     def play(self, table: Table, steps: int) -> tuple[Table, Step]:
         """Plays on for T steps."""
@@ -115,8 +125,9 @@ class Rollout:
     def step(self, table: Table) -> tuple[Table, Step]:
         """One step of all games. On a GPU nothing in it waits for the device."""
         views = self._views(table)
+        right = self.teacher.answers(table.game) if self.teacher is not None else {}
         actions: dict[str, Tensor] = {}
-        observations, perceived, decisions, states = [], [], [], []
+        observations, perceived, answers, decisions, states = [], [], [], [], []
         for (seen, reward), group, occupant, before, watched in zip(
             views, self.groups, self.occupants, table.states, self.watched, strict=True
         ):
@@ -127,6 +138,7 @@ class Rollout:
             actions[group.role.name].index_copy_(0, group.rows, decision.action)
             observations.append(seen if watched else None)
             perceived.append(reward if watched else None)
+            answers.append(_of_group(right[group.role.name], group) if watched and right else None)
             decisions.append(decision if watched else Decision(decision.action))
             states.append(state)
         placed = {role.name: actions[role.name].unflatten(0, (-1, role.seats)) for role in self.game.roles}
@@ -136,15 +148,17 @@ class Rollout:
         step = Step(
             tuple(observations),
             tuple(perceived),
+            tuple(answers),
             tuple(decisions),
             turn.rewards,
             turn.measures,
             table.trial,
             table.fresh,
+            table.began,
             ended,
             kept,
         )
-        after = table._replace(game=game, fresh=ended, reward=turn.rewards, states=tuple(states))
+        after = table._replace(game=game, fresh=ended, began=turn.over, reward=turn.rewards, states=tuple(states))
         return self._go_on(after, turn.over, ended), step
 
     def finish(self, table: Table) -> None:
@@ -194,6 +208,13 @@ class Rollout:
             states = tuple(
                 tree.where(ended[group.games], new, old) for group, new, old in zip(self.groups, fresh, table.states, strict=True)
             )
+        if any(self.forgets):
+            states = tuple(
+                tree.where((over & ~ended)[group.games], occupant.start(fold(luck[group.games], Purpose.OCCUPANT, group.seats)), state)
+                if forgets
+                else state
+                for group, occupant, state, forgets in zip(self.groups, self.occupants, states, self.forgets, strict=True)
+            )
         reward = {name: value.masked_fill(ended[:, None], 0.0) for name, value in table.reward.items()}
         return table._replace(game=game, trial=trial, episode=episode, reward=reward, states=states)
 
@@ -213,12 +234,35 @@ class Rollout:
         return fold(self._luck_of_trial(seeds, trial), Purpose.EPISODE, episode)
 
 
+def knowing(game: Game) -> KnowsAnswers:
+    """The game, which knows its right actions. Raises ValueError where it does not."""
+    if not isinstance(game, KnowsAnswers):
+        raise ValueError(f"{type(game).__name__} does not know the right actions; want a game that has `answers`, such as match_to_sample")
+    return game
+
+
+def _of_group(answer: Answer, group: Group) -> Answer:
+    rows: Answer = tree.map_leaves(lambda leaf: leaf.flatten(0, 1).index_select(0, group.rows), answer)
+    return rows
+
+
+class Relaxation(NamedTuple):
+    """What a speaker's words did, for straight-through Gumbel-softmax (`training.messages`).
+
+    gradient: of the listener's loss, in the word as a one-hot vector. noise: Gumbel noise under which the word was the largest.
+    """
+
+    gradient: Float[Tensor, "N T V"]
+    noise: Float[Tensor, "N T V"]
+
+
 class Trajectories(NamedTuple):
     """What one learner lived through, one row per seat: N rows of T steps. It is what a loss wants.
 
     observation: {field: [N, T, ...]}. action, log_prob, value, reward: at, and earned by, each step. action_before, reward_before: what
     was perceived. reset: the step begins a trial. ended: it ends one. kind: [N], the seating's. last_value: [N], of what follows.
-    memory: the memory's state at the head.
+    memory: the memory's state at the head. answer: what would have been right at each step, [N, T, ...], if kept.
+    relaxation: where its words are to be differentiated. others: [N, T, A], shares of the other seats that took each action, if kept.
     """
 
     observation: Observation
@@ -233,11 +277,15 @@ class Trajectories(NamedTuple):
     kind: Int64[Tensor, "N"]
     last_value: Float[Tensor, "N"]
     memory: Any
+    answer: Answer | None = None
+    relaxation: Relaxation | None = None
+    others: Float[Tensor, "N T A"] | None = None
 
 
-def trajectories(rollout: Rollout, before: Table, log: Step, after: Table) -> dict[str, Trajectories]:
+def trajectories(rollout: Rollout, before: Table, log: Step, after: Table, keeps_others: bool = False) -> dict[str, Trajectories]:
     """{learner: Trajectories} from a rollout in which the learners were watched. before, after: the tables around it."""
     parts: dict[str, list[Trajectories]] = {}
+    shares = _shares_of_actions(rollout, log) if keeps_others else None
     for number, group in enumerate(rollout.groups):
         observation, perceived, decision = log.observations[number], log.perceived[number], log.decisions[number]
         if observation is None or perceived is None or decision.log_prob is None or decision.value is None:
@@ -254,14 +302,41 @@ def trajectories(rollout: Rollout, before: Table, log: Step, after: Table) -> di
                 reward=earned.T,
                 action_before=torch.cat([head.action[None], action[:-1]]).transpose(0, 1),
                 reward_before=perceived.T,
-                reset=log.fresh[:, group.games].T,
+                reset=(log.began if rollout.forgets[number] else log.fresh)[:, group.games].T,
                 ended=log.ended[:, group.games].T,
                 kind=rollout.seating.kind.to(rollout.device)[group.games],
                 last_value=rollout.value_ahead(after, number),
                 memory=head.memory,
+                answer=tree.map_leaves(lambda leaf: leaf.transpose(0, 1), log.answers[number]),
+                others=None if shares is None else _without(shares, action, group).transpose(0, 1),
             )
         )
     return {name: join(several) for name, several in parts.items()}
+
+
+def check_has_others(game: Game) -> None:
+    """Raises ValueError where no seat can be asked what the others choose."""
+    if len(game.roles) != 1 or game.roles[0].seats < 2 or not isinstance(game.roles[0].action_space, gym.spaces.Discrete):
+        raise ValueError(
+            f"auxiliary.co_player wants a game of two or more seats of one role with Discrete actions; {type(game).__name__} has none"
+        )
+
+
+def _shares_of_actions(rollout: Rollout, log: Step) -> Float[Tensor, "T B A"]:
+    """How many seats took each action, in a game that `check_has_others` lets pass."""
+    space = rollout.game.roles[0].action_space
+    counts = torch.zeros(*log.ended.shape, int(space.n), device=rollout.device)
+    for group, decision in zip(rollout.groups, log.decisions, strict=True):
+        taken = torch.nn.functional.one_hot(decision.action - int(space.start), int(space.n)).to(counts.dtype)
+        counts.index_add_(1, group.games, taken)
+    return counts
+
+
+def _without(counts: Float[Tensor, "T B A"], action: Int64[Tensor, "T N"], group: Group) -> Float[Tensor, "T N A"]:
+    """What the other seats of each row's game did, as shares."""
+    space = group.role.action_space
+    own = torch.nn.functional.one_hot(action - int(space.start), int(space.n))
+    return (counts[:, group.games] - own) / (group.role.seats - 1)
 
 
 def join(parts: list[Trajectories]) -> Trajectories:

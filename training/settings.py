@@ -27,11 +27,16 @@ class BadInput(ValueError):
     """Something a person wrote is wrong; the message is one line that says what would work."""
 
 
-ALGORITHMS: dict[str, str] = {"ppo": "training.algorithms:PPO", "a2c": "training.algorithms:A2C"}
+ALGORITHMS: dict[str, str] = {
+    "ppo": "training.algorithms:PPO",
+    "a2c": "training.algorithms:A2C",
+    "supervised": "training.algorithms:Supervised",
+    "straight_through": "training.algorithms:StraightThrough",
+}
 
 # Fields that can be chosen by name on the command line, and from which dictionary.
-_BY_NAME: dict[str, Mapping[str, str]] = {"game": GAMES, "memory": MEMORIES, "scheme": SCHEMES, "algorithm": ALGORITHMS}
-_OUR_MODULES = {"training.experiment", "agents.agent", "envs.third_party"} | {
+_BY_NAME: dict[str, Mapping[str, str]] = {"game": GAMES, "memory": MEMORIES, "core": MEMORIES, "scheme": SCHEMES, "algorithm": ALGORITHMS}
+_OUR_MODULES = {"training.experiment", "agents.agent", "agents.auxiliary", "envs.third_party"} | {
     path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
 }
 
@@ -140,7 +145,7 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
 def override(settings: Any, assignment: str) -> Any:
     """Settings with one `name.name=value` carried out. Values are JSON; anything else is text.
 
-    A field that holds settings itself (game, agent.memory, scheme, algorithm) takes a name from its dictionary.
+    A field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary.
     """
     path, equals, text = assignment.partition("=")
     if not equals:

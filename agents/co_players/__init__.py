@@ -82,4 +82,8 @@ CO_PLAYERS: dict[str, str] = {
     "exact_speaker": "agents.co_players.referential:ExactSpeaker",
     "captioner": "agents.co_players.referential:Captioner",
     "literal_listener": "agents.co_players.referential:LiteralListener",
+    "mood_reader": "agents.co_players.diagnostics:MoodReader",
+    "ridge": "agents.co_players.diagnostics:Ridge",
+    "guided_walker": "agents.co_players.street_graph:Guided",
+    "random_walker": "agents.co_players.street_graph:Wanderer",
 }

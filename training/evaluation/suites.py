@@ -25,6 +25,7 @@ SUITES: dict[str, str] = {
     "ipd_shapers": "training.evaluation.suites:ipd_shapers",
     "self_and_others": "training.evaluation.suites:self_and_others",
     "together": "training.evaluation.suites:together",
+    "alone": "training.evaluation.suites:alone",
     "coin_game": "training.evaluation.suites:coin_game",
     "public_goods": "training.evaluation.suites:public_goods",
     "commons": "training.evaluation.suites:commons",
@@ -148,6 +149,13 @@ def together(experiment: Experiment) -> Suite:
     if not tables:
         raise BadInput("suite 'together' wants learners that meet one another; in this run's scheme none do")
     return Suite("together", 1, tuple(Scenario(" + ".join(row), row) for row in tables))
+
+
+def alone(experiment: Experiment) -> Suite:
+    """Nobody but the agent, in a game of one seat. Scripts play it too, and show how little and how much can be reached."""
+    if seat_count(experiment.game) != 1:
+        raise BadInput(f"suite 'alone' is for games of one seat; this game has {seat_count(experiment.game)}; try --suite together")
+    return Suite("alone", 1, (Scenario("alone", (FOCAL,)),))
 
 
 def donor_game(experiment: Experiment) -> Suite:

@@ -76,9 +76,9 @@ class AgentLearner(TorchLearner):
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: dict[str, Any]) -> torch.Tensor:
         module = self.module[module_id].unwrapped()
-        outlook = Outlook(fwd_out["policy"], fwd_out["value"], None)
+        outlook = Outlook(fwd_out["policy"], fwd_out["value"], None, fwd_out["x"], fwd_out["y"])
         algorithm = self.experiment.algorithm
-        loss, figures = algorithm.loss(module.agent.policy_head, outlook, module.batch_of(batch), self._progress)
+        loss, figures = algorithm.loss(module.agent.policy_head, outlook, module.batch_of(batch), self._progress, module.agent.auxiliary)
         if not bool(loss.isfinite()):
             raise NonFiniteLoss(f"the loss of {module_id} is {loss.item()} in iteration {self._iteration}")
         for name, value in figures.items():

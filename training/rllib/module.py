@@ -9,8 +9,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from agents.agent import Agent, AgentState
+from envs.game import Answer
 from training import tree
 from training.algorithms import Batch, outlook_on
+from training.rollout import Relaxation
 
 # Fields that `training.rllib.env` adds to an observation, so that stock RLlib hands an agent all that our rollout would.
 SEED, REWARD = "__seed__", "__reward__"
@@ -28,12 +30,17 @@ class AgentModule(TorchRLModule):
         """batch: the leaves of a `Batch`, by name. Returns what the loss needs."""
         rows = self.batch_of(batch)
         outlook = outlook_on(self.agent, rows)
-        return {"policy": outlook.policy, "value": outlook.value}
+        return {"policy": outlook.policy, "value": outlook.value, "x": outlook.x, "y": outlook.y}
 
     def batch_of(self, columns: Any) -> Batch:
-        fields = dict.fromkeys(Batch._fields)
-        observation = dict.fromkeys(self.agent.observation_space.spaces, 0)
-        template = Batch(**{**dict.fromkeys(fields, 0), "observation": observation, "memory": self.agent.memory.start(1)})
+        leaf: Any = 0
+        template = Batch(*[leaf] * len(Batch._fields))._replace(
+            observation=dict.fromkeys(self.agent.observation_space.spaces, leaf),
+            memory=self.agent.memory.start(1),
+            answer=Answer(leaf, leaf) if "answer.asked" in columns else None,
+            others=leaf if "others" in columns else None,
+            relaxation=Relaxation(leaf, leaf) if "relaxation.noise" in columns else None,
+        )
         batch: Batch = tree.fill(template, columns)
         return batch
 

@@ -1,0 +1,201 @@
+"""What each memory costs, acting and learning, beside PyTorch's own layers: `python -m benchmarks.memories [--help]`.
+
+Acting: microseconds per agent and step, after trials of some lengths. A row's state is made once and given to all rows; a figure is the
+mean over the steps that fit half a second, the median of three turns. "-" where the states alone would take more than `--gigabytes`.
+
+Learning: thousands of tokens per second, forward and backward, one step in a hundred a reset (PyTorch's layers know no resets), the median
+of as many turns. "*" where one turn took longer than `--patience` and the first, with its warming up, is all there is. Without a GPU the
+shapes have an eighth of the rows.
+
+Both: random inputs as wide as the memory, float32, settings as they are by default but for the width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memory import MEMORIES
+from memory.memory import Memory, State
+from training.allocator import keep_freed_memory
+from training.settings import load
+from training.tree import map_leaves, rows_of
+
+TURNS = 3
+# Seconds of acting in one turn, and the most steps: some cycles of memories that do more work every sixteenth step, say.
+WINDOW, STEPS = 0.5, 64
+# Shapes of learning: rows, steps, width.
+SHAPES = ((2048, 100, 128), (256, 512, 256), (64, 2048, 256))
+
+
+class Attention(nn.Module):
+    """One layer of causal self-attention over the whole trial."""
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.project(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2).flatten(2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=MEMORIES, metavar="NAME", help="default: all")
+    parser.add_argument("--only", choices=("acting", "learning"))
+    parser.add_argument("--rows", nargs="+", type=int, default=[1, 64, 4096], help="of acting")
+    parser.add_argument("--trials", nargs="+", type=int, default=[100, 1000, 10_000], help="of acting: steps that the state has seen")
+    parser.add_argument("--shapes", nargs="+", type=_shape, help="of learning: ROWSxSTEPSxWIDTH")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states may take")
+    parser.add_argument("--patience", type=float, default=4.0, help="seconds that a turn may take")
+    options = parser.parse_args()
+    keep_freed_memory()
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{where}; PyTorch {torch.__version__}, float32", flush=True)
+    if options.only != "learning":
+        acting(options.memories, options.rows, options.trials, options.device, options.gigabytes)
+    if options.only != "acting":
+        share = 1 if options.device == "cuda" else 8
+        shapes = options.shapes or [(rows // share, steps, width) for rows, steps, width in SHAPES]
+        learning(options.memories, shapes, options.device, options.patience)
+
+
+def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], device: str, gigabytes: float) -> None:
+    lengths = "".join(f"{length:>10,}" for length in trials)
+    print("\nacting, microseconds per agent and step\n" + f"{'memory':<22}{'rows':>6}{'kB a row':>10}  after{lengths} steps", flush=True)
+    for name in names:
+        memory = built(name, 128, device)
+        with torch.no_grad():
+            states = [seen(memory, length, device) for length in trials]
+            for count in rows:
+                kilobytes = 4 * memory.state_size / 1e3
+                figures = _acting(memory, count, states) if count * kilobytes < 1e6 * gigabytes else ["-"] * len(trials)
+                print(f"{name:<22}{count:>6,}{kilobytes:>10,.1f}       " + "".join(f"{figure:>10}" for figure in figures), flush=True)
+
+
+def _acting(memory: Memory, rows: int, states: Sequence[State]) -> list[str]:
+    times: list[list[float]] = [[] for _ in states]
+    for _ in range(TURNS):
+        for state, taken in zip(states, times, strict=True):
+            taken.append(step_time(memory, rows_of(state, torch.zeros(rows, dtype=torch.int64))))
+    return [f"{1e6 * statistics.median(taken) / rows:,.3g}" for taken in times]
+
+
+def built(name: str, width: int, device: str) -> Memory:
+    return replace(load(MEMORIES[name])(), width=width).build(width).to(device)
+
+
+def seen(memory: Memory, steps: int, device: str) -> State:
+    """The state of one row in the middle of a trial. In pieces, so that memory for their outputs does not grow."""
+    state = memory.start(1)
+    for first in range(0, steps, 1000):
+        x = torch.randn(1, min(1000, steps - first), memory.inputs, device=device)
+        reset = torch.zeros(x.shape[:2], dtype=torch.bool, device=device)
+        reset[:, 0] = first == 0
+        _, state = memory(x, state, reset)
+    return map_leaves(Tensor.clone, state)
+
+
+def step_time(memory: Memory, state: State) -> float:
+    """Seconds per step, the first left out, as warming up."""
+    rows = len(next(iter(_leaves(state)), torch.empty(1)))
+    x = torch.randn(rows, 1, memory.inputs, device=_device(memory))
+    reset = torch.zeros(rows, 1, dtype=torch.bool, device=x.device)
+    _, state = memory(x, state, reset)
+    finish(x.device)
+    begin = time.perf_counter()
+    for step in range(1, STEPS + 1):
+        _, state = memory(x, state, reset)
+        if x.device.type == "cpu" and time.perf_counter() - begin > WINDOW:
+            break
+    finish(x.device)
+    return (time.perf_counter() - begin) / step
+
+
+def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], device: str, patience: float) -> None:
+    for rows, steps, width in shapes:
+        print(f"\nlearning, {rows} rows of {steps} steps, width {width}: thousands of tokens per second, and of nn.GRU's", flush=True)
+        works = {name: _memory_work(built(name, width, device), rows, steps) for name in names}
+        references = {"nn.GRU": nn.GRU(width, width, batch_first=True), "nn.LSTM": nn.LSTM(width, width, batch_first=True)}
+        references["scaled_dot_product"] = Attention(width)
+        works |= {name: _reference_work(layer.to(device), rows, steps, width) for name, layer in references.items()}
+        times = in_turns(works, device, patience)
+        for name, taken in times.items():
+            median = statistics.median(taken)
+            mark = "*" if len(taken) == 1 else " "
+            share = statistics.median(times["nn.GRU"]) / median
+            print(f"{name:<22}{rows * steps / median / 1e3:>10,.1f}{mark}{share:>10.2f}", flush=True)
+
+
+def in_turns(works: dict[str, Callable[[], object]], device: str, patience: float) -> dict[str, list[float]]:
+    """Seconds of each turn, after one to warm up; of that one where it took too long to be repeated."""
+    times: dict[str, list[float]] = {}
+    slow = set()
+    for turn in range(TURNS + 1):
+        for name, work in works.items():
+            if name in slow:
+                continue
+            begin = time.perf_counter()
+            work()
+            finish(torch.device(device))
+            taken = time.perf_counter() - begin
+            if turn == 0 and taken > patience:
+                slow.add(name)
+            if turn > 0 or name in slow:
+                times.setdefault(name, []).append(taken)
+    return {name: times[name] for name in works}
+
+
+def _memory_work(memory: Memory, rows: int, steps: int) -> Callable[[], object]:
+    x = torch.randn(rows, steps, memory.inputs, device=_device(memory), requires_grad=True)
+    reset = torch.rand(rows, steps, device=x.device) < 0.01
+    reset[:, 0] = True
+    return lambda: memory(x, memory.start(rows), reset)[0].sum().backward()
+
+
+def _reference_work(layer: nn.Module, rows: int, steps: int, width: int) -> Callable[[], object]:
+    x = torch.randn(rows, steps, width, device=_device(layer), requires_grad=True)
+
+    def work() -> None:
+        y: Any = layer(x)
+        (y[0] if isinstance(y, tuple) else y).sum().backward()
+
+    return work
+
+
+def finish(device: torch.device) -> None:
+    """Waits for what the device still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _leaves(state: State) -> list[Tensor]:
+    leaves: list[Tensor] = []
+    map_leaves(leaves.append, state)
+    return leaves
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    rows, steps, width = (int(part) for part in text.split("x"))
+    return rows, steps, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())

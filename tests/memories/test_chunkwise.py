@@ -1,0 +1,193 @@
+"""Chunkwise matrix recurrences against loops over steps, and numbers worked by hand."""
+
+import pytest
+import torch
+
+from memory.kernels import chunkwise
+from memory.kernels.chunkwise import delta_scan, gated_scan
+
+B, H, K, V = 2, 2, 4, 3
+
+
+def luck(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(seed, *shape, dtype=torch.float64):
+    return torch.randn(shape, generator=luck(seed), dtype=dtype)
+
+
+def unit(x):
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def material(seed, steps, decay, batch=B, resets=0.1):
+    """q, k, v, beta, log_g, state and reset; keys of length one, decays per key, per head or not at all."""
+    q, k, v = normal(seed, batch, steps, H, K), unit(normal(seed + 1, batch, steps, H, K)), normal(seed + 2, batch, steps, H, V)
+    beta = torch.rand((batch, steps, H), generator=luck(seed + 3), dtype=torch.float64)
+    log_g = {"none": None, "head": -normal(seed + 4, batch, steps, H, 1).abs(), "key": -normal(seed + 4, batch, steps, H, K).abs()}[decay]
+    return q, k, v, beta, log_g, normal(seed + 5, batch, H, K, V), torch.rand((batch, steps), generator=luck(seed + 6)) < resets
+
+
+def loop(q, k, v, beta, log_g, state, reset):
+    """One step at a time, in plain sums; beta None is the gated rule."""
+    outputs = []
+    for t in range(q.shape[1]):
+        state = torch.where(reset[:, t, None, None, None], torch.zeros_like(state), state)
+        if log_g is not None:
+            state = torch.einsum("bhk,bhkv->bhkv", log_g[:, t].exp().expand(-1, -1, K), state)
+        write = v[:, t]
+        if beta is not None:
+            write = beta[:, t, :, None] * (write - torch.einsum("bhkv,bhk->bhv", state, k[:, t]))
+        state = state + torch.einsum("bhk,bhv->bhkv", k[:, t], write)
+        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, t]))
+    return torch.stack(outputs, 1), state
+
+
+def scan(q, k, v, beta, log_g, state, reset):
+    return gated_scan(q, k, v, log_g, state, reset) if beta is None else delta_scan(q, k, v, beta, log_g, state, reset)
+
+
+def heads(*steps):
+    """One row and one head: a list of vectors as [1, T, 1, width]."""
+    return torch.tensor(steps, dtype=torch.float64)[None, :, None]
+
+
+def test_a_gated_scan_worked_by_hand():
+    k, v = heads([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]), heads([2.0], [3.0], [4.0])
+    q = heads([1.0, 1.0], [1.0, 1.0], [1.0, 10.0])
+    log_g = heads([1.0, 1.0], [0.5, 1.0], [0.5, 0.25]).log()
+    state, never = torch.zeros(1, 1, 2, 1, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.bool)
+    o, after = gated_scan(q, k, v, log_g, state, never)
+    # S: (2, 0), then (1, 3), then (0.5, 0.75) + (4, 4).
+    torch.testing.assert_close(o.flatten(), torch.tensor([2.0, 4.0, 52.0], dtype=torch.float64))
+    torch.testing.assert_close(after.flatten(), torch.tensor([4.5, 4.75], dtype=torch.float64))
+    o, after = gated_scan(q, k, v, log_g, state, torch.tensor([[False, True, False]]))
+    # From the second step: (0, 3), then (0, 0.75) + (4, 4).
+    torch.testing.assert_close(o.flatten(), torch.tensor([2.0, 3.0, 51.5], dtype=torch.float64))
+
+
+def test_a_delta_scan_worked_by_hand():
+    k, v = heads([1.0, 0.0], [1.0, 0.0], [0.6, 0.8]), heads([2.0], [6.0], [0.0])
+    beta = torch.tensor([[[1.0], [0.5], [1.0]]], dtype=torch.float64)
+    state, never = torch.zeros(1, 1, 2, 1, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.bool)
+    o, after = delta_scan(k, k, v, beta, None, state, never)
+    # The key recalls 2, then half-way between 2 and 6; then (0.6, 0.8) recalled 2.4, which is taken away along it: (4, 0) - 2.4 (0.6, 0.8).
+    torch.testing.assert_close(o.flatten(), torch.tensor([2.0, 4.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(after.flatten(), torch.tensor([2.56, -1.92], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rule", ["gated", "delta"])
+@pytest.mark.parametrize("decay", ["none", "head", "key"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 32, 33, 70])
+def test_chunks_are_the_loop_in_outputs_state_and_gradients(steps, decay, rule):
+    q, k, v, beta, log_g, state, reset = material(10, steps, decay)
+    beta = None if rule == "gated" else beta
+    learned = [x.requires_grad_() for x in (q, k, v, state, beta, log_g) if x is not None]
+    results = []
+    for function in (scan, loop):
+        o, after = function(q, k, v, beta, log_g, state, reset)
+        loss = (o * normal(20, *o.shape)).sum() + (after * normal(21, *after.shape)).sum()
+        results.append([o, after, *torch.autograd.grad(loss, learned)])
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 8, 128])
+@pytest.mark.parametrize("rule", ["gated", "delta"])
+def test_the_chunks_length_is_no_part_of_the_function(monkeypatch, chunk, rule):
+    q, k, v, beta, log_g, state, reset = material(30, 50, "key")
+    beta = None if rule == "gated" else beta
+    wanted = scan(q, k, v, beta, log_g, state, reset)
+    monkeypatch.setattr(chunkwise, "CHUNK", chunk)
+    for found, want in zip(scan(q, k, v, beta, log_g, state, reset), wanted, strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("strength", [1e-4, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("rule", ["gated", "delta"])
+def test_a_long_trial_in_single_precision_stays_near_double_however_strong_the_decay(strength, rule):
+    q, k, v, beta, log_g, state, reset = material(40, 500, "key", batch=1, resets=0.01)
+    log_g = log_g * strength
+    beta = None if rule == "gated" else beta
+    narrow = [None if x is None else x.float() for x in (q, k, v, beta, log_g, state)]
+    wide = [None if x is None else x.double() for x in narrow]
+    found, wanted = scan(*narrow, reset), loop(*wide, reset)
+    for mine, loops in zip(found, wanted, strict=True):
+        size = loops.abs().max().item()
+        torch.testing.assert_close(mine.double() / size, loops / size, rtol=1e-5, atol=3e-6)
+
+
+def test_gradients_through_the_strongest_decay_are_numbers():
+    q, k, v, beta, log_g, state, reset = material(50, 40, "key")
+    log_g = (1e30 * log_g).requires_grad_()
+    o, after = delta_scan(q, k.requires_grad_(), v, beta, log_g, state, reset)
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(o.sum() + after.sum(), [k, log_g]))
+
+
+@pytest.mark.parametrize("rule", ["gated", "delta"])
+def test_nothing_crosses_a_reset_within_a_chunk_not_even_a_gradient(rule):
+    q, k, v, beta, log_g, state, _ = material(60, 20, "head", batch=1)
+    beta = None if rule == "gated" else beta
+    reset = torch.zeros(1, 20, dtype=torch.bool)
+    reset[:, 13] = True
+    k.requires_grad_(), v.requires_grad_(), state.requires_grad_()
+    o, after = scan(q, k, v, beta, log_g, state, reset)
+    to_k, to_v, to_state = torch.autograd.grad(o[:, 13:].square().sum() + after.square().sum(), [k, v, state])
+    assert to_k[:, :13].eq(0).all()
+    assert to_v[:, :13].eq(0).all()
+    assert to_state.eq(0).all()
+    assert to_k[:, 13:].ne(0).all()
+
+
+def test_no_steps_leave_the_state():
+    q, k, v, beta, log_g, state, reset = material(70, 0, "key")
+    o, after = delta_scan(q, k, v, beta, log_g, state, reset)
+    assert o.shape == (B, 0, H, V)
+    assert torch.equal(after, state)
+
+
+def test_a_row_that_is_not_a_number_leaves_the_others_alone():
+    q, k, v, beta, log_g, state, reset = material(80, 40, "key", batch=3)
+    clean, _ = delta_scan(q, k, v, beta, log_g, state, reset)
+    for spoiled in (q, k, v, log_g):
+        spoiled[1] = torch.nan
+    found, after = delta_scan(q, k, v, beta, log_g, state, reset)
+    torch.testing.assert_close(found[[0, 2]], clean[[0, 2]])
+    assert after[1].isnan().any()
+
+
+def test_mixed_precision_does_not_reach_the_products():
+    q, k, v, beta, log_g, state, reset = (x if x.dtype == torch.bool else x.float() for x in material(90, 40, "key"))
+    wanted = delta_scan(q, k, v, beta, log_g, state, reset)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = delta_scan(q, k, v, beta, log_g, state, reset)
+    assert all(torch.equal(mine, want) for mine, want in zip(found, wanted, strict=True))
+
+
+def read_errors(rule, pairs, width=64, rows=16):
+    """Squared error of reading each of N values by its own random key, in units of a value's square."""
+    k, v = unit(normal(100, rows, pairs, 1, width)), normal(101, rows, pairs, 1, width)
+    state, never = torch.zeros(rows, 1, width, width, dtype=torch.float64), torch.zeros(rows, pairs, dtype=torch.bool)
+    beta = None if rule == "gated" else torch.ones(rows, pairs, 1, dtype=torch.float64)
+    _, matrix = scan(k, k, v, beta, None, state, never)
+    read = torch.einsum("bhkv,bthk->bthv", matrix, k)
+    return ((read - v).square().sum() / v.square().sum()).item()
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(17, 0.25), (33, 0.5), (65, 1.0), (129, 2.0)])
+def test_hebbian_memory_errs_by_its_load_over_its_width(pairs, expected):
+    # (N - 1) / d: each other key overlaps with the one asked for by 1 / d on average of squares.
+    assert read_errors("gated", pairs) == pytest.approx(expected, rel=0.15)
+
+
+def test_the_delta_rule_errs_less_than_hebbs_at_the_same_load():
+    assert read_errors("delta", 65) < 0.7 * read_errors("gated", 65)
+
+
+def test_the_delta_rule_keeps_what_orthogonal_keys_wrote_and_replaces_what_the_same_key_wrote():
+    k = torch.eye(4, dtype=torch.float64)[[0, 1, 2, 3, 1]][None, :, None]
+    v = normal(110, 1, 5, 1, 3)
+    state, never = torch.zeros(1, 1, 4, 3, dtype=torch.float64), torch.zeros(1, 5, dtype=torch.bool)
+    _, matrix = delta_scan(k, k, v, torch.ones(1, 5, 1, dtype=torch.float64), None, state, never)
+    torch.testing.assert_close(matrix[0, 0], v[0, [0, 4, 2, 3], 0])

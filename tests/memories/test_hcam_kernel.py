@@ -1,0 +1,181 @@
+"""HCAM's recall in Triton against the plain version in double precision. Without a GPU it runs in Triton's interpreter, which must be asked
+for before Triton is first imported."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from memory.hcam import HCAMConfig
+from memory.kernels import hcam_recall
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda" if ON_GPU else "cpu"
+if ON_GPU:
+    # Else cuBLAS refuses the deterministic mode that poisons fresh tensors.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+else:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+pytest.importorskip("triton", reason="Triton exists for Linux alone")
+
+from memory.kernels import hcam_recall_triton  # noqa: E402
+
+
+@pytest.fixture
+def _poisoned():
+    """Fresh tensors are full of NaN, so that what is read before it is written shows, and what is never written."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(3, device=DEVICE).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def inputs(rows, steps, heads, width, chunks, length, recalled, dtype=torch.float32):
+    """Any choices, the same chunk twice among them too, and a third of the weights 0."""
+    luck = torch.Generator().manual_seed(0)
+    query = torch.randn(rows, steps, heads, width, generator=luck) / width**0.5
+    contents = torch.randn(rows, chunks, length, width, generator=luck)
+    chosen = torch.randint(chunks, (rows, steps, recalled), generator=luck)
+    weights = torch.rand(rows, steps, recalled, generator=luck)
+    weights = weights.masked_fill(torch.rand(weights.shape, generator=luck) < 0.3, 0.0)
+    query, contents, weights = (side.to(DEVICE, dtype) for side in (query, contents, weights))
+    return query.requires_grad_(), contents, chosen.to(DEVICE), weights.requires_grad_()
+
+
+def in_double(query, contents, chosen, weights):
+    query, contents, weights = (side.detach().cpu().double() for side in (query, contents, weights))
+    return query.requires_grad_(), contents, chosen.cpu(), weights.requires_grad_()
+
+
+def read_and_gradients(recall, query, contents, chosen, weights):
+    read = recall(query, contents, chosen, weights)
+    grad_read = torch.randn(read.shape, generator=torch.Generator().manual_seed(1)).to(read)
+    return [side.cpu().double() for side in (read.detach(), *torch.autograd.grad(read, [query, weights], grad_read))]
+
+
+# Acting: one step a program. 63 and 100 steps are no whole number of blocks of 16; 5, 20 and 3 heads are padded; 1 head and 600 wide are
+# one step of 16 rows, most of them padding; width 130 takes three slices.
+@pytest.mark.usefixtures("_poisoned")
+@pytest.mark.parametrize(
+    ("rows", "steps", "heads", "width", "chunks", "length", "recalled"),
+    [
+        (5, 1, 2, 16, 6, 3, 2),
+        (3, 1, 3, 20, 5, 16, 3),
+        (2, 63, 3, 20, 4, 5, 3),
+        (1, 100, 4, 8, 3, 4, 2),
+        (2, 7, 1, 4, 2, 1, 1),
+        (1, 5, 5, 130, 3, 17, 2),
+        (1, 3, 1, 600, 2, 2, 2),
+    ],
+)
+def test_the_kernel_reads_what_the_plain_version_reads_and_sends_back_the_same_gradients(
+    rows, steps, heads, width, chunks, length, recalled
+):
+    given = inputs(rows, steps, heads, width, chunks, length, recalled)
+    found = read_and_gradients(hcam_recall_triton.recall, *given)
+    for mine, want in zip(found, read_and_gradients(hcam_recall.recall_plainly, *in_double(*given)), strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.usefixtures("_poisoned")
+def test_half_precision_is_read_with_half_precision_s_error():
+    given = inputs(2, 5, 2, 16, 4, 3, 2, torch.float16)
+    found = read_and_gradients(hcam_recall_triton.recall, *given)
+    for mine, want in zip(found, read_and_gradients(hcam_recall.recall_plainly, *in_double(*given)), strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-2, atol=1e-2)
+
+
+def test_a_recall_worked_by_hand():
+    query = torch.tensor([[[[math.log(3), 0.0]]]], device=DEVICE)
+    # In chunk 0 both logits are 0: half and half. In chunk 1 they are 0 and log 3: a quarter and three quarters. Chunk 2 has no weight, so
+    # that what it holds does not matter.
+    contents = torch.tensor([[[[0.0, 4.0], [0.0, 8.0]], [[0.0, 4.0], [1.0, 0.0]], [[math.inf] * 2] * 2]], device=DEVICE)
+    chosen, weights = torch.tensor([[[1, 0, 2]]], device=DEVICE), torch.tensor([[[0.8, 0.2, 0.0]]], device=DEVICE)
+    read = hcam_recall_triton.recall(query, contents, chosen, weights)
+    torch.testing.assert_close(read.cpu(), torch.tensor([[[[0.6, 2.0]]]]))
+
+
+@pytest.mark.usefixtures("_poisoned")
+@pytest.mark.parametrize("steps_at_once", [1, 14])
+def test_a_memory_whose_rows_reset_anywhere_recalls_through_the_kernel_what_it_recalls_plainly(monkeypatch, steps_at_once):
+    luck = torch.Generator().manual_seed(2)
+    plain = HCAMConfig(width=12, layers=1, heads=3, chunk_length=3, chunks=3, recalled=2, window=2).build(4).double()
+    fast = HCAMConfig(width=12, layers=1, heads=3, chunk_length=3, chunks=3, recalled=2, window=2).build(4)
+    fast.load_state_dict(plain.state_dict())
+    fast = fast.to(DEVICE)
+    x, reset = torch.randn(2, 14, 4, generator=luck), torch.rand(2, 14, generator=luck) < 0.1
+    reset[:, 0] = True
+
+    def lived(memory, x, reset, at_once):
+        x.requires_grad_()
+        state, outputs = memory.start(len(x)), []
+        for first in range(0, x.shape[1], at_once):
+            y, state = memory(x[:, first : first + at_once], state, reset[:, first : first + at_once])
+            outputs.append(y)
+        y = torch.cat(outputs, 1)
+        weighting = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(y)
+        found = torch.autograd.grad((y * weighting).sum(), [x, *memory.parameters()])
+        return [side.detach().cpu().double() for side in (y, *found)]
+
+    wanted = lived(plain, x.double(), reset, 14)
+    kernels = []
+    monkeypatch.setattr(hcam_recall, "triton_version", lambda kernel, *sides: kernels.append(kernel) or hcam_recall_triton)
+    for mine, want in zip(lived(fast, x.to(DEVICE), reset.to(DEVICE), steps_at_once), wanted, strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5 * max(1.0, want.abs().max().item()))
+    assert kernels == ["hcam_recall"] * (14 // steps_at_once)
+
+
+def test_nothing_stored_takes_gradients_through_the_kernel():
+    query, contents, chosen, weights = inputs(1, 2, 1, 4, 2, 2, 1)
+    read = hcam_recall_triton.recall(query, contents.requires_grad_(), chosen, weights)
+    (gradient,) = torch.autograd.grad(read.sum(), [contents], allow_unused=True, materialize_grads=True)
+    assert gradient.eq(0).all()
+
+
+def test_compilers_know_shapes_and_gradients_of_the_kernel():
+    torch.library.opcheck(torch.ops.coterie.hcam_recall.default, inputs(2, 3, 1, 4, 5, 2, 2), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query", "contents", "complaint"),
+    [
+        (torch.zeros(1, 1, 4, 8, dtype=torch.float64), torch.zeros(1, 1, 2, 8, dtype=torch.float64), "torch.float64 queries and"),
+        (torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 2, 8, dtype=torch.bfloat16), "torch.float32 queries and torch.bfloat16 contents"),
+        (
+            torch.zeros(1, 1, 4, 512),
+            torch.zeros(1, 1, 33, 512),
+            "a chunk of 33 steps of width 512 takes 32,768 numbers; want at most 16,384",
+        ),
+        (torch.zeros(1, 1, 32, 512), torch.zeros(1, 1, 4, 512), "32 heads of width 512 take 16,384 numbers; want at most 8,192"),
+        (torch.zeros(1, 1, 8, 512), torch.zeros(1, 1, 32, 512), None),
+        (torch.zeros(1, 1, 4, 64, dtype=torch.float16), torch.zeros(1, 1, 100, 64, dtype=torch.float16), None),
+    ],
+)
+def test_what_does_not_fit_the_kernel_is_refused_with_a_reason(query, contents, complaint):
+    reason = hcam_recall_triton.refused(query, contents)
+    assert reason is None if complaint is None else reason.startswith(complaint)
+
+
+COMPILE = """
+import torch, triton
+from memory.kernels import hcam_recall_triton as kernels
+query, contents, chosen = (torch.empty(shape, device="meta") for shape in ((2, 9, 3, 20), (2, 4, 5, 20), (2, 9, 2)))
+_, settings = kernels._settings(query, contents, chosen)
+warps = settings.pop("num_warps")
+for kernel in (kernels._read, kernels._read_backward):
+    types = {name: "i32" if name in ("steps", "chunks") else "*i64" if name == "chosen" else "*fp32" for name in kernel.arg_names}
+    constants = {(kernel.arg_names.index(name),): value for name, value in settings.items()}
+    source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(settings, "constexpr"), constants)
+    compiled = triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32), {"num_warps": warps})
+    print(kernel.__name__, len(compiled.asm["cubin"]) > 0)
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["_read True", "_read_backward True"], done.stderr

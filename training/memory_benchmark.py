@@ -1,0 +1,416 @@
+"""Memories side by side: equal parameters, equal frames, the same tasks, seeds and luck; each tested on delays ten times longer, too.
+
+A cell is one memory learning one task from one seed, on one core, in at most `seconds`. `TASKS` holds what cells learn and how. A run's
+directory has study.json (the settings), cells/ (a file per cell that is done: a second call goes on with the others), table.md and
+figure.png, both as of the last cell, and what TensorBoard shows.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.agent import Agent, AgentConfig
+from envs.ballet import Ballet
+from envs.chance import Purpose, seeds_of
+from envs.diagnostics.associative_recall import AssociativeRecall
+from envs.diagnostics.match_to_sample import MatchToSample
+from envs.game import Game
+from memory import MEMORIES
+from memory.budget import parameters_of, with_parameters
+from memory.memory import MemoryConfig
+from training.algorithms import Supervised
+from training.board import Board
+from training.cells import run_cells
+from training.evaluation.statistics import Interval, bootstrap
+from training.experiment import Experiment
+from training.files import write_atomically
+from training.plain import PlainTrainer
+from training.rollout import Rollout
+from training.schemes.self_play import SelfPlay
+from training.seating import one_table
+from training.settings import BadInput, build, load, nearest, to_json
+
+NAME, SETTINGS = "memory_benchmark", "study.json"
+FORMAT = 1
+RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
+BEGIN, END = f"<!-- {NAME}: written by its command -->", f"<!-- {NAME}: end -->"
+# Width of what enters a memory.
+EMBEDDING = 64
+# Of a cell's time; the rest is for tests.
+TRAINING_SHARE = 0.75
+# Steps from the word to the end: three lead to any dancer, and a wrong turn may be made good.
+STEPS_TO_CHOOSE = 8
+
+
+class Task(NamedTuple):
+    """learned: the game to learn, trials of it per iteration, and iterations. tested, longer: the games to test on, of delays as learned
+    and ten times as long. measure: theirs, the share that is right. chance: its value without memory.
+    """
+
+    learned: Game
+    tested: Game
+    longer: Game
+    measure: str
+    chance: float
+    algorithm: Supervised
+    trials: int
+    iterations: int
+
+
+def _ballet(delay: int) -> Ballet:
+    watching = Ballet(delay=delay, limit=100_000).watching
+    return Ballet(delay=delay, limit=watching + STEPS_TO_CHOOSE, pixels=False)
+
+
+# About 400,000 frames each, what most memories learn from in two minutes.
+TASKS: dict[str, Task] = {
+    "match_to_sample": Task(
+        # With nothing but the longest delay to learn from, memories stay at chance.
+        learned=MatchToSample(n=20, queries=4, curriculum="many"),
+        tested=MatchToSample(n=20, queries=4),
+        longer=MatchToSample(n=200, queries=1),
+        measure="correct",
+        chance=0.5,
+        algorithm=Supervised(learning_rate=0.002, minibatches=8),
+        trials=64,
+        iterations=75,
+    ),
+    "associative_recall": Task(
+        # Keys come again evenly, so that delays grow with the slots.
+        learned=AssociativeRecall(pairs=4, keys=8, values=8, slots=8, power=1.0),
+        tested=AssociativeRecall(pairs=4, keys=8, values=8, slots=8, power=1.0),
+        longer=AssociativeRecall(pairs=4, keys=8, values=8, slots=80, power=1.0),
+        measure="correct",
+        chance=1 / 8,
+        algorithm=Supervised(learning_rate=0.002, minibatches=8),
+        trials=256,
+        iterations=100,
+    ),
+    "ballet": Task(
+        learned=_ballet(48),
+        tested=_ballet(48),
+        longer=_ballet(480),
+        measure="success",
+        chance=0.5,
+        algorithm=Supervised(learning_rate=0.002, minibatches=8),
+        trials=64,
+        iterations=46,
+    ),
+}
+
+
+class Cell(NamedTuple):
+    memory: str
+    task: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.memory}-{self.task}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class MemoryBenchmark:
+    """All memories at equal size on three tasks, with a table and a figure: hours for all of them, minutes for a few.
+
+    memories, tasks: names with commas between, or "all". seeds: how many, from 0. parameters: of each memory, as near as its widths allow.
+    iterations: of each cell (0: as many as `TASKS` says). trials: to test a cell on. seconds: a cell's time. workers: cells at a time
+    (0: as many as there are cores). writes_results: whether the table goes into docs/results.md in the end.
+    """
+
+    memories: str = "all"
+    tasks: str = "all"
+    seeds: int = 3
+    parameters: int = 50_000
+    iterations: int = 0
+    trials: int = 200
+    seconds: float = 180.0
+    workers: int = 0
+    writes_results: bool = False
+
+    def __post_init__(self) -> None:
+        _chosen(self.memories, MEMORIES, "memory")
+        _chosen(self.tasks, TASKS, "task")
+        for name, least in (("seeds", 1), ("parameters", 1), ("iterations", 0), ("trials", 1), ("workers", 0)):
+            if not least <= getattr(self, name) <= 10**9:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from {least} to 1,000,000,000")
+        if not 1 <= self.seconds <= 10**6:
+            raise ValueError(f"seconds is {self.seconds}; want from 1 to 1,000,000")
+        if self.writes_results and not RESULTS.is_file():
+            raise ValueError(f"writes_results is True, but there is no {RESULTS}; want False")
+
+    def memory_of(self, name: str) -> MemoryConfig:
+        """The memory called so, in its width for the benchmark. Raises BadInput where no width will do."""
+        try:
+            return with_parameters(load(MEMORIES[name])(), EMBEDDING, self.parameters)
+        except ValueError as error:
+            raise BadInput(f"parameters is {self.parameters}: {name}: {error}") from error
+
+    def check(self) -> None:
+        """Raises BadInput where some memory cannot have as many parameters."""
+        for name in self.memory_names:
+            self.memory_of(name)
+
+    @property
+    def memory_names(self) -> list[str]:
+        return _chosen(self.memories, MEMORIES, "memory")
+
+    @property
+    def task_names(self) -> list[str]:
+        return _chosen(self.tasks, TASKS, "task")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Seed after seed, so that whoever stops early has seen everything once."""
+        return [Cell(memory, task, seed) for seed in range(self.seeds) for task in self.task_names for memory in self.memory_names]
+
+    def experiment(self, cell: Cell) -> Experiment:
+        task = TASKS[cell.task]
+        return Experiment(
+            preset=NAME,
+            game=task.learned,
+            agent=AgentConfig(memory=self.memory_of(cell.memory), embedding=EMBEDDING, acts="best"),
+            scheme=SelfPlay(),
+            algorithm=task.algorithm,
+            trials=task.trials,
+            iterations=self.iterations or task.iterations,
+            seed=cell.seed,
+            suite="alone",
+        )
+
+
+def create(benchmark: MemoryBenchmark, root: Path) -> Path:
+    """A new directory under root, with the settings in it."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1, 100):
+        directory = root / (f"{NAME}-{stamp}" if attempt == 1 else f"{NAME}-{stamp}-{attempt}")
+        try:
+            (directory / "cells").mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
+    about = {"format": FORMAT, "study": NAME, "settings": to_json(benchmark)}
+    write_atomically(directory / SETTINGS, (json.dumps(about, indent=1) + "\n").encode())
+    return directory
+
+
+def reopen(directory: Path) -> MemoryBenchmark:
+    """The settings of a benchmark that was begun. Raises BadInput where they cannot be read."""
+    file = directory / SETTINGS
+    try:
+        about = json.loads(file.read_text())
+        found, settings = about["format"], about["settings"]
+        settings.pop("type")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{file} is damaged: {error}") from error
+    if found != FORMAT:
+        raise BadInput(f"{file} has format {found}; this version reads format {FORMAT}")
+    benchmark: MemoryBenchmark = build(MemoryBenchmark, settings, NAME)
+    return benchmark
+
+
+def carry_out(benchmark: MemoryBenchmark, directory: Path, tell: Callable[[str], None] = print) -> dict[Cell, str]:
+    """Runs the cells that are not done yet, `workers` at a time; tables and figures follow every one. {cell that failed: why}."""
+    folder = directory / "cells"
+    done = {cell: result for cell in benchmark.cells if (result := _read(folder / f"{cell}.json"))}
+    failed: dict[Cell, str] = {}
+    missing = {str(cell): cell for cell in benchmark.cells if cell not in done}
+    board = Board(directory)
+
+    def show() -> None:
+        rows = rows_of(benchmark, done, failed)
+        write_atomically(directory / "table.md", table(benchmark, rows).encode())
+        board.table(NAME, HEADER, [list(row.texts) for row in rows], len(done))
+        write_atomically(directory / "figure.png", _figure(benchmark, rows, board, len(done)))
+
+    def finished(name: str, problem: str | None) -> None:
+        cell = missing[name]
+        if problem is None:
+            done[cell] = _read(folder / f"{cell}.json") or {}
+        else:
+            failed[cell] = problem
+        show()
+        tell(f"{len(done)}/{len(benchmark.cells)} {cell}: {problem or _told(done[cell])}")
+
+    parts = {name: functools.partial(run_cell, benchmark, cell) for name, cell in missing.items()}
+    try:
+        # Twice its time and a minute to start in: a cell looks at the clock itself, and only one that hangs is killed.
+        run_cells(parts, folder, benchmark.workers or os.cpu_count() or 1, 2 * benchmark.seconds + 60, finished)
+        show()
+    finally:
+        board.close()
+    if benchmark.writes_results:
+        write_results(table(benchmark, rows_of(benchmark, done, failed)))
+    return failed
+
+
+def run_cell(benchmark: MemoryBenchmark, cell: Cell) -> dict[str, Any]:
+    """What becomes of one cell, as plain JSON: settings' sizes, frames learned from, and what was right in each trial of the tests.
+
+    `tested` and `longer` are [trials]; `longer` is None where time ran out. Raises ValueError if weights are not finite in the end.
+    """
+    torch.set_num_threads(1)
+    begun = time.monotonic()
+    task, experiment = TASKS[cell.task], benchmark.experiment(cell)
+    trainer = PlainTrainer(experiment, {})
+    agent = trainer.agents["learner_0"]
+    ready = time.monotonic()
+    while trainer.iteration < experiment.iterations and (
+        trainer.iteration == 0 or time.monotonic() - begun < TRAINING_SHARE * benchmark.seconds
+    ):
+        trainer.train()
+    frames = trainer.iteration * experiment.trials * experiment.steps
+    speed = frames / (time.monotonic() - ready)
+    if not all(bool(parameter.isfinite().all()) for parameter in agent.parameters()):
+        raise ValueError(f"weights are not finite after {frames:,} frames")
+    return {
+        "parameters": parameters_of(experiment.agent.memory, EMBEDDING),
+        "state_size": agent.memory.state_size,
+        "frames": frames,
+        "share": trainer.iteration / experiment.iterations,
+        "frames_per_second": speed,
+        "tested": examine(agent, task.tested, task.measure, benchmark.trials),
+        "longer": examine(agent, task.longer, task.measure, benchmark.trials, begun + benchmark.seconds),
+    }
+
+
+def examine(agent: Agent, game: Game, measure: str, trials: int, deadline: float = float("inf")) -> list[float] | None:
+    """[trials] means of the measure, on luck that nobody trains on, the same for every agent; None if it is not over by the deadline."""
+    rollout = Rollout(game, one_table(("learner_0",), trials), {"learner_0": agent})
+    table = rollout.start(seeds_of(0, Purpose.EVALUATION, trials))
+    total, count = torch.zeros(trials), torch.zeros(trials)
+    for _ in range(game.max_steps):
+        if time.monotonic() > deadline:
+            return None
+        table, step = rollout.step(table)
+        counts = ~step.measures[measure].isnan() & (step.trial == 0)
+        total += step.measures[measure].where(counts, 0.0)
+        count += counts
+    return (total / count).tolist()
+
+
+class Row(NamedTuple):
+    """A line of the table: what cells of one task and memory came to. tested, longer: None where nothing is known."""
+
+    task: str
+    memory: str
+    tested: Interval | None
+    longer: Interval | None
+    texts: tuple[str, ...]
+
+
+HEADER = ["task", "memory", "parameters", "state", "frames/s", "right, as trained", "right, ten times longer", "notes"]
+
+
+def rows_of(benchmark: MemoryBenchmark, done: Mapping[Cell, dict[str, Any]], failed: Mapping[Cell, str]) -> list[Row]:
+    """Task after task, the best first."""
+    rows: list[Row] = []
+    for task in benchmark.task_names:
+        of_task = [_row(benchmark, memory, task, done, failed) for memory in benchmark.memory_names]
+        rows += sorted(of_task, key=lambda row: -row.tested.mean if row.tested else 1.0)
+    return rows
+
+
+def _row(benchmark: MemoryBenchmark, memory: str, task: str, done: Mapping[Cell, dict[str, Any]], failed: Mapping[Cell, str]) -> Row:
+    cells = [Cell(memory, task, seed) for seed in range(benchmark.seeds)]
+    there = [done[cell] for cell in cells if cell in done]
+    tested, longer = (_interval([result[name] for result in there if result[name] is not None]) for name in ("tested", "longer"))
+    notes = [f"seed {cell.seed} failed: {failed[cell]}" for cell in cells if cell in failed]
+    notes += [f"seed {cell.seed} was cut at {done[cell]['share']:.0%}" for cell in cells if cell in done and done[cell]["share"] < 1]
+    notes += [f"seed {cell.seed}: no time for longer delays" for cell in cells if cell in done and done[cell]["longer"] is None]
+    missing = [str(cell.seed) for cell in cells if cell not in done and cell not in failed]
+    notes += [f"to do: seed {', '.join(missing)}"] if missing else []
+    sizes = ["", "", ""]
+    if there:
+        speed = float(np.median([result["frames_per_second"] for result in there]))
+        sizes = [f"{there[0]['parameters']:,}", f"{there[0]['state_size']:,}", f"{speed:,.0f}"]
+    return Row(task, memory, tested, longer, (task, memory, *sizes, str(tested or ""), str(longer or ""), "; ".join(notes)))
+
+
+def _interval(by_seed: list[list[float]]) -> Interval | None:
+    values: NDArray[Any] = np.array(by_seed)
+    return bootstrap(values) if by_seed else None
+
+
+def table(benchmark: MemoryBenchmark, rows: list[Row]) -> str:
+    """Markdown: what was done, then the table."""
+    known = [row.tested for row in rows if row.tested is not None]
+    covers = max(known, key=lambda interval: interval.seeds).covers if known else "nothing yet"
+    frames = ", ".join(f"{_frames(benchmark, name):,} of {name}" for name in benchmark.task_names)
+    chance = ", ".join(f"{TASKS[name].chance:.3g} in {name}" for name in benchmark.task_names)
+    lines = [HEADER, ["---"] * len(HEADER), *([text.replace("|", "/") for text in row.texts] for row in rows)]
+    return "\n".join(
+        [
+            f"Memories of about {benchmark.parameters:,} parameters; frames to learn from: {frames}. Chance: {chance}. State: numbers",
+            f"carried from step to step. Share right in {benchmark.trials} trials per seed, 95 % interval, allowing for {covers}.",
+            "",
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+        ]
+    )
+
+
+def _frames(benchmark: MemoryBenchmark, name: str) -> int:
+    task = TASKS[name]
+    return (benchmark.iterations or task.iterations) * task.trials * task.learned.max_steps
+
+
+def _figure(benchmark: MemoryBenchmark, rows: list[Row], board: Board, step: int) -> bytes:
+    panels: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+    for name in benchmark.task_names:
+        series = panels[name] = {"as trained": {}, "ten times longer": {}}
+        for row in rows:
+            for label, interval in zip(series, (row.tested, row.longer), strict=True):
+                if row.task == name and interval is not None:
+                    series[label][row.memory] = interval[:3]
+    chance = {name: TASKS[name].chance for name in benchmark.task_names}
+    return board.dots(NAME, panels, benchmark.memory_names, "share right (dashed: chance)", chance, step)
+
+
+def write_results(text: str, file: Path = RESULTS) -> None:
+    """Puts the text between the two marks of a page. Raises BadInput where they are missing."""
+    page = file.read_text()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BadInput(f"{file} has no place for the table; want the lines {BEGIN} and {END}")
+    write_atomically(file, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A cell's result; None where there is none."""
+    if not file.is_file():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput(f"{file} is damaged: {error}; delete it to run the cell again") from error
+    return result
+
+
+def _told(result: dict[str, Any]) -> str:
+    longer = "no time for longer delays" if result["longer"] is None else f"{np.mean(result['longer']):.3f} ten times longer"
+    return f"{np.mean(result['tested']):.3f} right, {longer}, {result['frames_per_second']:,.0f} frames/s"
+
+
+def _chosen(text: str, names: Mapping[str, Any], what: str) -> list[str]:
+    """The names in a list with commas, each once; all of them for "all". Raises BadInput for one that does not exist."""
+    if text == "all":
+        return list(names)
+    chosen = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in chosen:
+        if name not in names:
+            raise BadInput(f"no {what} is called {name!r}; {nearest(name, names)}")
+    return chosen
