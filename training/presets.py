@@ -213,11 +213,11 @@ def linear_regression_quick() -> Experiment:
     return Experiment(
         preset="linear_regression_quick",
         game=LinearRegression(),
-        agent=AgentConfig(memory=DeltaRuleConfig(64, heads=2), embedding=64, activation="none", acts="best"),
+        agent=AgentConfig(memory=DeltaRuleConfig(64), activation="none", acts="best"),
         scheme=SelfPlay(),
-        algorithm=Supervised(learning_rate=0.005, final_learning_rate=0.0005, minibatches=8),
+        algorithm=Supervised(learning_rate=0.003, final_learning_rate=0.0003, minibatches=8),
         trials=256,
-        iterations=400,
+        iterations=600,
         suite="alone",
     )
 
