@@ -23,7 +23,7 @@ VERBS = ("train", "evaluate", "replay", "list")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, 1 if something failed, 2 if something was asked for that does not exist, 130 if a person stopped it."""
+    """The exit code: 0, 1 if something failed, 2 if what was asked for does not exist or cannot begin, 130 if a person stopped it."""
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     # argparse takes a list of settings only in one piece; people write them around options.
@@ -142,9 +142,7 @@ def _study(options: argparse.Namespace) -> int:
         directory = Path(options.resume)
         study = reopen(directory)
     else:
-        study = lookup(STUDIES, options.preset, "study")()
-        for assignment in options.settings:
-            study = override(study, assignment)
+        study = override(lookup(STUDIES, options.preset, "study")(), *options.settings)
         study.check()
         directory = create(study, Path(options.runs))
     print(f"run {directory}", flush=True)
@@ -167,9 +165,7 @@ def _experiment(options: argparse.Namespace) -> Any:
 
     if not options.preset:
         raise BadInput(f"name a preset: {', '.join(sorted(PRESETS | STUDIES))}")
-    experiment = lookup(PRESETS | STUDIES, options.preset, "preset")()
-    for assignment in options.settings:
-        experiment = override(experiment, assignment)
+    experiment = override(lookup(PRESETS | STUDIES, options.preset, "preset")(), *options.settings)
     check(experiment, evaluates=options.evaluate)
     return experiment
 
@@ -202,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("train", help="train a preset, or go on with a run", description="Train a preset, or go on with a run.")
     verb.add_argument("preset", nargs="?", help="a name from: launch.py list presets")
-    verb.add_argument("settings", nargs="*", metavar="setting=value", help="for example seed=3 game.rounds=50 agent.memory=none")
+    verb.add_argument("settings", nargs="*", metavar="setting=value", help="for example seed=3 game=chicken:rounds=50 agent.memory=none")
     verb.add_argument("--resume", metavar="RUN", help="a run's directory, to go on from its last checkpoint")
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs live (default: runs)")
     verb.add_argument("--evaluate", action="store_true", help="evaluate when done")

@@ -31,11 +31,12 @@ class Decision(NamedTuple):
 
 @runtime_checkable
 class Occupant(Protocol):
-    """A script may say more about itself. `reads = {field: how many symbols, or the shape of its numbers}`: a game that shows
-    something else is refused at the start.
-    `cooperates_in(state) -> [N, 5] or [N, 21]`: its probabilities to cooperate in every
-    situation, if it plays by nothing else (`agents.co_players.tables`, `memory_two`); evaluation then knows the best response to it, and an
-    agent can be told which table of five it meets (`training.identity`).
+    """A script may say more about itself. `reads = {field: how many symbols, or the shape of its numbers}`, `acts`, the space of all
+    that it may do, or how many choices, and `settings_in(game) -> {setting: value}`, what settings of its own must be there: a game that
+    shows something else, does not take all of that or wants other settings is refused at the start.
+    `cooperates_in(state) -> [N, 5] or [N, 21]`: its probabilities to cooperate in every situation, if it plays by nothing else
+    (`agents.co_players.tables`, `memory_two`); evaluation then knows the best response to it, and an agent can be told which table of five
+    it meets (`training.identity`).
     """
 
     def start(self, seeds: Int64[Tensor, "N"]) -> State:

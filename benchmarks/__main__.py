@@ -5,7 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("stepping", "face", "overhead", "training", "evaluation", "axelrod_rounds", "coin_game", "ballet", "rooms3d", "footprint")
+BENCHMARKS = (
+    "stepping",
+    "face",
+    "overhead",
+    "training",
+    "evaluation",
+    "axelrod_rounds",
+    "coin_game",
+    "ballet",
+    "rooms3d",
+    "memories",
+    "footprint",
+)
 
 
 def main() -> int:

@@ -1,18 +1,31 @@
-"""Rollout and update with game, agents and co-players on one device: `python -m benchmarks.gpu` (a GPU if there is one, else the CPU).
+"""Everything on one device: `python -m benchmarks.gpu` (a GPU if there is one, else small shapes on the CPU). Needs no Ray.
 
-PPO, GRU of 128, two epochs, the mixed pool, 100-round prisoner's dilemma; 8,192 games on a GPU, 512 on a CPU. Needs no Ray.
+Rollout and update: PPO, GRU of 128, two epochs, the mixed pool, 100-round prisoner's dilemma; 8,192 games on a GPU, 512 on a CPU.
+
+Kernels: each beside its plain version and what others have; none whose test fails. "of best" is the share of what the device could do: the
+fewest bytes at the speed of a big copy, or the fewest operations at that of a big matrix product, both measured, whichever takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
+from benchmarks import memories
 from benchmarks.measure import seconds
 from envs.chance import Purpose, seeds_of
+from memory.kernels import chunkwise, hcam_recall, scan
 from training.allocator import keep_freed_memory
 from training.experiment import Experiment
 from training.graph import CapturedRollout
@@ -21,14 +34,30 @@ from training.population import co_player
 from training.rollout import Rollout, trajectories
 from training.settings import override
 
+# What pytest runs before a kernel is timed.
+TESTS = {
+    "hcam_recall": ["tests/memories/test_hcam_kernel.py"],
+    "scan": ["tests/memories/test_kernels.py", "-k", "linear_scan or log_sum_scan"],
+    "gru": ["tests/memories/test_kernels.py", "-k", "gru"],
+    "lstm": ["tests/memories/test_kernels.py", "-k", "lstm"],
+}
+HEADS, LENGTH, CHUNKS, RECALLED = 4, 16, 16, 4
 
-def main() -> None:
+
+def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--games", type=int)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=("rollout", "kernels"))
     options = parser.parse_args()
     keep_freed_memory()
+    if options.only != "kernels":
+        rollout_and_update(options)
+    return options.only == "rollout" or kernels(options.device, options.repeats)
+
+
+def rollout_and_update(options: argparse.Namespace) -> None:
     games = options.games or (8192 if options.device == "cuda" else 512)
     experiment = override(replace(Experiment(trials=games), device=options.device), "algorithm.minibatches=2")
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -75,5 +104,148 @@ def main() -> None:
         print(f"peak memory on the GPU: {torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
 
 
+class Ceilings(NamedTuple):
+    """bytes: moved per second by a big copy, read and written. operations: float32 per second in a big matrix product."""
+
+    bytes: float
+    operations: float
+
+
+def kernels(device: str, repeats: int) -> bool:
+    """Whether the tests of all kernels passed. Without a GPU there are only the plain versions."""
+    on_gpu = device == "cuda"
+    ceilings = measured_ceilings(device, repeats)
+    precision = torch.get_float32_matmul_precision()
+    print(f"\nkernels, float32 (matrix products: {precision}); a big copy: {ceilings.bytes / 1e9:,.0f} GB/s, ", end="")
+    print(f"a big matrix product: {ceilings.operations / 1e12:,.3g} TFLOP/s", flush=True)
+    trusted = [name for name in TESTS if on_gpu and passes(name)]
+    share = 1 if on_gpu else 64
+    shapes = [(max(1, rows // share), steps, width) for rows, steps, width in memories.SHAPES]
+    print(f"{'':<58}{'ms':>10}{'of best':>9}{'peak MB':>9}")
+    for rows, steps, width in [(4096 // share, 1, 128), *shapes]:
+        recall_of_chunks(device, rows, steps, width, "hcam_recall" in trusted, repeats, ceilings)
+    for shape in shapes:
+        linear_scan(device, shape, "scan" in trusted, repeats, ceilings)
+        if on_gpu and find_spec("fla"):
+            gated_scan(shape, repeats)
+    memories.learning([name for name in ("gru", "lstm") if name in trusted or not on_gpu], shapes, device, patience=10)
+    return not on_gpu or len(trusted) == len(TESTS)
+
+
+def passes(kernel: str) -> bool:
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:xdist", *TESTS[kernel]], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{kernel}: its test fails, so that it is not timed:\n{done.stdout[-2000:]}", flush=True)
+    return done.returncode == 0
+
+
+def measured_ceilings(device: str, repeats: int) -> Ceilings:
+    numbers, side = (2**29, 8192) if device == "cuda" else (2**24, 512)
+    source, factor = torch.rand(numbers, device=device), torch.rand(side, side, device=device)
+    target = torch.empty_like(source)
+    copying, _ = cost(lambda: target.copy_(source), device, repeats)
+    multiplying, _ = cost(lambda: factor @ factor, device, repeats)
+    return Ceilings(8 * numbers / copying, 2 * side**3 / multiplying)
+
+
+def recall_of_chunks(device: str, rows: int, steps: int, width: int, trusted: bool, repeats: int, ceilings: Ceilings) -> None:
+    """Any four of the newest sixteen chunks at every step; one step without gradients is acting."""
+    contents = torch.randn(rows, CHUNKS + steps // LENGTH, LENGTH, width, device=device)
+    query = (torch.randn(rows, steps, HEADS, width, device=device) / width**0.5).requires_grad_(steps > 1)
+    oldest = torch.arange(steps, device=device)[:, None] // LENGTH
+    chosen = torch.rand(rows, steps, CHUNKS, device=device).topk(RECALLED).indices + oldest
+    weights = torch.rand(rows, steps, RECALLED, device=device).softmax(-1).requires_grad_(steps > 1)
+    weighting = torch.randn_like(query)
+    # Forward: queries in, what is read out, the chunks once; products with keys and values. Backward: two in, one out; three products.
+    directions = 1 if steps == 1 else 2
+    moved = (2 if steps == 1 else 5) * query.nbytes + directions * (contents.nbytes + chosen.nbytes + weights.nbytes)
+    products = (2 if steps == 1 else 5) * 2 * query.numel() * RECALLED * LENGTH
+    floor = max(moved / ceilings.bytes, products / ceilings.operations)
+    print(f"hcam_recall {'acting' if steps == 1 else 'learning'}, {rows} rows of {steps} steps, width {width}: ", end="")
+    print(f"at least {moved / 1e9:.3g} GB, {products / 1e9:.3g} GFLOP, {1e3 * floor:.3g} ms", flush=True)
+
+    def through(recall: Callable[..., Tensor]) -> Callable[[], object]:
+        def work() -> None:
+            read = recall(query, contents, chosen, weights)
+            if steps > 1:
+                torch.autograd.grad(read, [query, weights], weighting)
+
+        return work
+
+    versions = {"plain": hcam_recall.recall_plainly}
+    if trusted:
+        versions |= {"Triton": hcam_recall.recall}
+    if device == "cuda":
+        # Its parts are a loop that is unrolled: on a CPU there are too many to compile.
+        versions |= {"plain, torch.compile": torch.compile(hcam_recall.recall_plainly, dynamic=False)}
+    for name, recall in versions.items():
+        show(name, through(recall), device, repeats, floor)
+
+
+def linear_scan(device: str, shape: tuple[int, int, int], trusted: bool, repeats: int, ceilings: Ceilings) -> None:
+    a, b = torch.rand(shape, device=device).requires_grad_(), torch.randn(shape, device=device).requires_grad_()
+    first, reset = torch.zeros(shape[0], shape[2], device=device), torch.rand(shape[:2], device=device) < 0.01
+    weighting = torch.randn_like(b)
+    # Forward: a and b in, states out. Backward: a, states and their gradients in, two gradients out.
+    floor = 8 * b.nbytes / ceilings.bytes
+    print(f"linear_scan, {shape[0]} rows of {shape[1]} steps, width {shape[2]}: at least {8 * b.nbytes / 1e9:.3g} GB, {1e3 * floor:.3g} ms")
+
+    def work() -> None:
+        torch.autograd.grad(scan.linear_scan(a, b, first, reset), [a, b], weighting)
+
+    if trusted:
+        show("Triton", work, device, repeats, floor)
+    with plainly(scan):
+        show("plain", work, device, repeats, floor)
+
+
+def gated_scan(shape: tuple[int, int, int], repeats: int) -> None:
+    """Ours with resets beside flash-linear-attention's without, in its bfloat16."""
+    from fla.ops.gla import chunk_gla
+
+    rows, steps, width = shape
+    heads, size = HEADS, width // HEADS
+    q, k, v = (torch.randn(rows, steps, heads, size, device="cuda").requires_grad_() for _ in range(3))
+    log_g = -torch.rand(rows, steps, heads, size, device="cuda")
+    reset, first = torch.rand(rows, steps, device="cuda") < 0.01, torch.zeros(rows, heads, size, size, device="cuda")
+    half = [side.bfloat16().detach().requires_grad_() for side in (q, k, v)]
+    print(f"gated_scan, {rows} rows of {steps} steps, {heads} heads of {size}")
+
+    def ours() -> None:
+        torch.autograd.grad(chunkwise.gated_scan(q, k, v, log_g, first, reset)[0].sum(), [q, k, v])
+
+    def theirs() -> None:
+        torch.autograd.grad(chunk_gla(*half, log_g.bfloat16(), scale=1.0)[0].sum(), half)
+
+    show("ours", ours, "cuda", repeats)
+    show("flash-linear-attention, bfloat16, no resets", theirs, "cuda", repeats)
+
+
+def plainly(module: ModuleType) -> AbstractContextManager[object]:
+    """In which a module does not find its Triton version."""
+    return patch.object(module, "triton_version", lambda *inputs: None)
+
+
+def show(name: str, work: Callable[[], object], device: str, repeats: int, floor: float | None = None) -> None:
+    taken, peak = cost(work, device, repeats)
+    best, memory = f"{floor / taken:.0%}" if floor else "", f"{peak / 1e6:,.0f}" if device == "cuda" else "-"
+    print(f"    {name:<54}{1e3 * taken:>10.3g}{best:>9}{memory:>9}", flush=True)
+
+
+def cost(work: Callable[[], object], device: str, repeats: int) -> tuple[float, int]:
+    """Seconds, the median, and the most bytes of the GPU's memory beyond what was taken before."""
+
+    def finished() -> None:
+        work()
+        memories.finish(torch.device(device))
+
+    if device != "cuda":
+        return seconds(finished, repeats), 0
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    taken = seconds(finished, repeats, warm_up=3)
+    return taken, torch.cuda.max_memory_allocated() - before
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(not main())

@@ -1,7 +1,7 @@
 """What each memory costs, acting and learning, beside PyTorch's own layers: `python -m benchmarks.memories [--help]`.
 
 Acting: microseconds per agent and step, after trials of some lengths. A row's state is made once and given to all rows; a figure is the
-mean over the steps that fit half a second, the median of three turns. "-" where the states alone would take more than `--gigabytes`.
+mean over the steps that fit a third of a second, the median of three turns. "-" where the states alone would take more than `--gigabytes`.
 
 Learning: thousands of tokens per second, forward and backward, one step in a hundred a reset (PyTorch's layers know no resets), the median
 of as many turns. "*" where one turn took longer than `--patience` and the first, with its warming up, is all there is. Without a GPU the
@@ -32,7 +32,7 @@ from training.tree import map_leaves, rows_of
 
 TURNS = 3
 # Seconds of acting in one turn, and the most steps: some cycles of memories that do more work every sixteenth step, say.
-WINDOW, STEPS = 0.5, 64
+WINDOW, STEPS = 0.33, 64
 # Shapes of learning: rows, steps, width.
 SHAPES = ((2048, 100, 128), (256, 512, 256), (64, 2048, 256))
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", type=_shape, help="of learning: ROWSxSTEPSxWIDTH")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states may take")
-    parser.add_argument("--patience", type=float, default=4.0, help="seconds that a turn may take")
+    parser.add_argument("--patience", type=float, default=2.0, help="seconds that a turn may take")
     options = parser.parse_args()
     keep_freed_memory()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -90,7 +90,7 @@ def _acting(memory: Memory, rows: int, states: Sequence[State]) -> list[str]:
     times: list[list[float]] = [[] for _ in states]
     for _ in range(TURNS):
         for state, taken in zip(states, times, strict=True):
-            taken.append(step_time(memory, rows_of(state, torch.zeros(rows, dtype=torch.int64))))
+            taken.append(step_time(memory, rows_of(state, torch.zeros(rows, dtype=torch.int64)), rows))
     return [f"{1e6 * statistics.median(taken) / rows:,.3g}" for taken in times]
 
 
@@ -109,20 +109,18 @@ def seen(memory: Memory, steps: int, device: str) -> State:
     return map_leaves(Tensor.clone, state)
 
 
-def step_time(memory: Memory, state: State) -> float:
+def step_time(memory: Memory, state: State, rows: int) -> float:
     """Seconds per step, the first left out, as warming up."""
-    rows = len(next(iter(_leaves(state)), torch.empty(1)))
     x = torch.randn(rows, 1, memory.inputs, device=_device(memory))
     reset = torch.zeros(rows, 1, dtype=torch.bool, device=x.device)
     _, state = memory(x, state, reset)
     finish(x.device)
-    begin = time.perf_counter()
-    for step in range(1, STEPS + 1):
+    begin, steps = time.perf_counter(), 0
+    while steps == 0 or (steps < STEPS and (x.is_cuda or time.perf_counter() - begin < WINDOW)):
         _, state = memory(x, state, reset)
-        if x.device.type == "cpu" and time.perf_counter() - begin > WINDOW:
-            break
+        steps += 1
     finish(x.device)
-    return (time.perf_counter() - begin) / step
+    return (time.perf_counter() - begin) / steps
 
 
 def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], device: str, patience: float) -> None:
@@ -184,12 +182,6 @@ def finish(device: torch.device) -> None:
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
-
-
-def _leaves(state: State) -> list[Tensor]:
-    leaves: list[Tensor] = []
-    map_leaves(leaves.append, state)
-    return leaves
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -40,4 +40,7 @@ GAMES: dict[str, str] = {
     "ballet_symbols": "envs.ballet:ballet_symbols",
     "hidden_object": "envs.rooms3d.hidden_object:hidden_object",
     "hidden_object_small": "envs.rooms3d.hidden_object:hidden_object_small",
+    "rapid_words": "envs.rooms3d.rapid_words:rapid_words",
+    "rapid_words_small": "envs.rooms3d.rapid_words:rapid_words_small",
+    "one_saw": "envs.rooms3d.one_saw:one_saw",
 }

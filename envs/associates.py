@@ -160,7 +160,7 @@ class _Associates(ABC):
         return {"learner": Answer(card.is_right.long()[:, None], (card.phase == ASK)[:, None])}
 
     def step(self, state: AssociatesState, actions: Mapping[str, Tensor]) -> tuple[AssociatesState, Turn]:
-        card, chosen, step = self._card(state), actions["learner"][:, 0].long(), state.step + 1
+        card, chosen, step = self._card(state), actions["learner"][:, 0], state.step + 1
         asks = card.phase == ASK
         correct = ((chosen == 1) == card.is_right).float()
         kinds = {"correct": asks, "correct_seen": asks & card.is_seen, "correct_inferred": asks & card.is_inferred}

@@ -282,7 +282,7 @@ def _closed_up(words: Int64[Tensor, "N M"], length: int) -> Int64[Tensor, "N L"]
 class CaptionSet(NamedTuple):
     """Images with captions.
 
-    features: [M, D], memory-mapped: nothing is read before it is needed. rows: [I], the images that have captions left, as rows of
+    features: [M, D], memory-mapped: a file's numbers are never all in memory. rows: [I], the images that have captions left, as rows of
     features. captions: [I, K, L] words, then zeros. counts: [I], how many of the K captions there are. names: words by number, the most
     frequent first after the end of a message and "unknown". texts: per image the captions as people wrote them.
     """
@@ -331,6 +331,8 @@ def load_captions(captions: str, features: str, vocabulary: int, length: int, un
             codes = [number.get(word, 1) for word in words]
             if codes and codes.count(1) <= unknown * len(codes):
                 kept.setdefault(row, []).append((text, codes[:length]))
+    if not tally:
+        raise ValueError(f"captions {captions} has {len(annotations)} captions without a word; want words of the letters a to z or digits")
     if not kept:
         raise ValueError(
             f"vocabulary is {vocabulary}; every caption in {captions or 'the small set'} then has more than {unknown:.0%} of unknown "
@@ -369,19 +371,34 @@ def _read_captions(path: Path) -> tuple[list[Any], list[tuple[Any, str]]]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"captions {path} cannot be read ({error.strerror}); want a JSON file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"captions {path} is damaged or no JSON ({error}); want COCO's captions format") from error
-    try:
-        images = [image["id"] for image in data["images"]]
-        annotations = [(each["image_id"], str(each["caption"])) for each in data["annotations"]]
-        repeated = [image for image, count in Counter(images).items() if count > 1]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"captions {path} lacks {error}; want images with id, and annotations with image_id and caption") from error
+    images = [image for (image,) in _entries(path, data, "images", {"id": (int, str)})]
+    annotations = [(image, text) for image, text in _entries(path, data, "annotations", {"image_id": (int, str), "caption": (str,)})]
+    repeated = [image for image, count in Counter(images).items() if count > 1]
     if not images or not annotations:
         raise ValueError(f"captions {path} has {len(images)} images and {len(annotations)} captions; want some of both")
     if repeated:
         raise ValueError(f"captions {path} has image {repeated[0]!r} twice; want every id once")
     return images, annotations
+
+
+_KINDS: dict[type, str] = {int: "a whole number", str: "text"}
+
+
+def _entries(path: Path, data: Any, name: str, fields: dict[str, tuple[type, ...]]) -> list[list[Any]]:
+    """Of every entry of a list in a file's data, the values of these fields, each of one of these kinds."""
+    want = "want images with id, and annotations with image_id and caption"
+    if not isinstance(data, dict) or not isinstance(data.get(name), list):
+        raise ValueError(f"captions {path} lacks a list of {name}; {want}")
+    for number, entry in enumerate(data[name]):
+        for field, kinds in fields.items():
+            if not isinstance(entry, dict) or field not in entry:
+                raise ValueError(f"captions {path} lacks {field!r} in {name}[{number}]; {want}")
+            if not isinstance(entry[field], kinds):
+                kind = " or ".join(_KINDS[kind] for kind in kinds)
+                raise ValueError(f"captions {path} has {field} {repr(entry[field])[:40]} in {name}[{number}]; want {kind}")
+    return [[entry[field] for field in fields] for entry in data[name]]
 
 
 def _read_features(path: Path) -> NDArray[Any]:
@@ -390,6 +407,14 @@ def _read_features(path: Path) -> NDArray[Any]:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"features {path} cannot be read ({error}); want a .npy file of real numbers, [images, D]") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"features {path} is an archive of several arrays; want a .npy file of one")
     if array.ndim != 2 or array.dtype != np.float32 or 0 in array.shape:
         raise ValueError(f"features {path} holds {array.dtype} of shape {array.shape}; want float32 [images, D]")
+    # In parts, as the file may be larger than the memory.
+    for first in range(0, len(array), 512):
+        wrong = ~np.isfinite(array[first : first + 512])
+        if wrong.any():
+            row = first + int(wrong.any(1).argmax())
+            raise ValueError(f"features {path} has {array[row][wrong[row - first]][0]} in row {row}; want finite numbers")
     return array

@@ -77,8 +77,8 @@ class CoinGame:
             raise ValueError(f"size is {self.size}; want from 2 to 16")
         if not 1 <= self.rounds <= 1_000_000:
             raise ValueError(f"rounds is {self.rounds}; want from 1 to 1,000,000")
-        if not 0.0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty is {self.penalty}; want 0 or more")
+        if not 0.0 <= self.penalty <= 1e30:
+            raise ValueError(f"penalty is {self.penalty}; want from 0 to 1e30")
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:

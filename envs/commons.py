@@ -15,7 +15,6 @@ Source: logistic growth and its harvest are Schaefer's (1957, Journal of the Fis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,8 +58,9 @@ class Commons:
         if not 1 <= self.players <= 100:
             raise ValueError(f"players is {self.players}; want from 1 to 100")
         for name in ("capacity", "limit"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number above 0")
+            # So that float32 holds the one as a share of the other.
+            if not 1e-15 <= getattr(self, name) <= 1e15:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-15 to 1e15")
         if not 0.0 <= self.growth <= 1.0:
             raise ValueError(f"growth is {self.growth}; want from 0 to 1")
         if not 0.0 <= self.threshold < 1.0:
@@ -105,7 +105,7 @@ class Commons:
         asked = share * self.limit
         total = asked.sum(1)
         # At most 1: what is asked for, or the same share of it for everyone.
-        harvests = asked * (state.stock / total.clamp(min=1e-9)).clamp(max=1.0)[:, None]
+        harvests = asked * (state.stock / total.clamp(min=torch.finfo(total.dtype).tiny)).clamp(max=1.0)[:, None]
         left = (state.stock - total).clamp(min=0.0)
         grown = (left + self.growth * left * (1 - left / self.capacity)).clamp(max=self.capacity)
         stock = torch.where(left >= self.threshold * self.capacity, grown, left)

@@ -78,18 +78,17 @@ class DonorGame:
             raise ValueError(f"villagers is {self.villagers}; want an even number from 4 to 1,000 (half give, half receive)")
         if not 1 <= self.rounds <= 1000:
             raise ValueError(f"rounds is {self.rounds}; want from 1 to 1,000")
-        if not 0 < self.endowment < math.inf:
-            raise ValueError(f"endowment is {self.endowment}; want a number above 0")
-        if not 0 < self.multiplier < math.inf:
-            raise ValueError(f"multiplier is {self.multiplier}; want a number above 0")
+        for name in ("endowment", "multiplier"):
+            if not 1e-30 <= getattr(self, name) <= 1e30:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-30 to 1e30")
         if math.log10(self.villagers * self.endowment) + self.rounds * math.log10(max(1.0, self.multiplier)) > 30:
             raise ValueError(f"rounds is {self.rounds}: with multiplier {self.multiplier} resources could pass 1e30; want fewer rounds")
         if not 0 <= self.levels <= 1000:
             raise ValueError(f"levels is {self.levels}; want 0 (any share) or up to 1,000")
         if not 0 <= self.trace_depth <= self.rounds:
             raise ValueError(f"trace_depth is {self.trace_depth}; want from 0 to {self.rounds}, the number of rounds")
-        if not 0 <= self.punishment < math.inf:
-            raise ValueError(f"punishment is {self.punishment}; want 0 (nobody may punish) or a number above")
+        if not 0 <= self.punishment <= 1e30:
+            raise ValueError(f"punishment is {self.punishment}; want 0 (nobody may punish) or a number above, up to 1e30")
         if self.games not in (1, 2):
             raise ValueError(f"games is {self.games}; want 1, or 2 for a second one with roles swapped")
 

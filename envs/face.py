@@ -70,7 +70,7 @@ class _SingleGame:
             if not role.action_space.contains(actions[name]):
                 raise ValueError(f"the action of {name} is {actions[name]!r}; want one of {role.action_space}")
             chosen.setdefault(role.name, []).append(actions[name])
-        batched = {role: torch.as_tensor(np.array([values])) for role, values in chosen.items()}
+        batched = {role.name: _batch_of_one(chosen[role.name], role.action_space) for role in self.game.roles}
         self.state, turn = self.game.step(self.state, batched)
         return turn
 
@@ -82,6 +82,12 @@ class _SingleGame:
             print(scene.text)
             return None
         return scene.text if mode == "ansi" else None
+
+
+def _batch_of_one(actions: list[Any], space: gym.Space[Any]) -> torch.Tensor:
+    """[1, seats, ...] of the type that games are given elsewhere: int64 for choices, whatever type of integer holds them here."""
+    is_choice = isinstance(space, (gym.spaces.Discrete, gym.spaces.MultiDiscrete))
+    return torch.from_numpy(np.array([actions], dtype=np.int64 if is_choice else space.dtype))
 
 
 def _plain(value: Any, space: gym.Space[Any]) -> Any:
@@ -160,12 +166,12 @@ class SingleSeatEnv(gym.Env):
         self.observation_space = _bare(role.observation_space)
         self.action_space = copy.deepcopy(role.action_space)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self._single.reset(seed)
         return self._single.observations()[self._seat], {}
 
-    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         turn = self._single.step({self._seat: action})
         reward = next(iter(turn.rewards.values()))[0, 0].item()
         return self._single.observations()[self._seat], reward, bool(turn.over[0]), False, {}

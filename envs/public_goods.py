@@ -84,14 +84,16 @@ class PublicGoods:
         if not 2 <= self.players <= 100:
             raise ValueError(f"players is {self.players}; want from 2 to 100")
         for name in ("endowment", "multiplier"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number above 0")
+            if not 1e-30 <= getattr(self, name) <= 1e30:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-30 to 1e30")
+        if self.multiplier * self.endowment > 1e30:
+            raise ValueError(f"endowment is {self.endowment}: with multiplier {self.multiplier} incomes could pass 1e30; want less")
         if self.levels != 0 and not 2 <= self.levels <= 1000:
             raise ValueError(f"levels is {self.levels}; want from 2 to 1000, or 0 for any share")
         if self.levels == 0 and self.has_sanctions:
             raise ValueError("levels is 0; with punishment or exclusion want from 2 to 1000")
-        if any(not 0.0 <= cost < math.inf for cost in self.point_costs) or self.point_costs[:1] not in ((), (0.0,)):
-            raise ValueError(f"point_costs is {self.point_costs}; want costs of 0 or more, the first 0, for no point")
+        if any(not 0.0 <= cost <= 1e30 for cost in self.point_costs) or self.point_costs[:1] not in ((), (0.0,)):
+            raise ValueError(f"point_costs is {self.point_costs}; want costs from 0 to 1e30, the first 0, for no point")
         if not 0.0 <= self.point_harm <= 1.0:
             raise ValueError(f"point_harm is {self.point_harm}; want a share from 0 to 1")
         if not 1 <= self.rounds <= 1_000_000:

@@ -66,7 +66,8 @@ class ReferentialState(NamedTuple):
 class Referential:
     """candidates: C, the target and its distractors. length: L, most words of a message. vocabulary: V, words and the end of a message.
     turns: messages of the speaker, with a question between two. noise, cost: see above. shows: "attributes", "pictures" or "features".
-    values: of the attributes shape, colour, size, number and position that are in use, how many values. pixels: a picture's size.
+    values: of the attributes shape, colour, size, number and position that are in use, how many values. pixels: a picture's size; sizes
+    at which two of the pictures would look the same are refused.
     captions, features: files where features are shown; without them, a small set of ours (see `envs.captions.load_captions`).
     """
 
@@ -101,6 +102,11 @@ class Referential:
         if self.world < self.candidates:
             what = f"{self.captions or 'the small set'} has captions for" if self.shows == "features" else f"values {self.values} make"
             raise ValueError(f"candidates is {self.candidates}; {what} only {self.world} pictures; want at most as many candidates")
+        if self.shows == "pictures" and (different := _different(self.values, self.pixels)) < self.world:
+            enough = next(size for size in range(12, 257) if _different(self.values, size) == self.world)
+            raise ValueError(
+                f"pixels is {self.pixels}; only {different} of {self.world} pictures then differ; want {enough}, or fewer values"
+            )
 
     @property
     def messages(self) -> int:
@@ -379,6 +385,12 @@ def atlas(values: tuple[int, ...], size: int) -> NDArray[Any]:
             picture[_inside(shape, u, v)] = COLOURS[colour]
         pictures.append(picture)
     return np.stack(pictures)
+
+
+@cache
+def _different(values: tuple[int, ...], size: int) -> int:
+    """How many of the atlas's pictures differ: in few pixels shapes look alike, or fall between them."""
+    return len({picture.tobytes() for picture in atlas(values, size)})
 
 
 def _inside(shape: int, u: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:

@@ -113,7 +113,7 @@ class StreetGraph:
         return {"walker": Answer(action, torch.ones_like(action, dtype=torch.bool))}
 
     def step(self, state: TownState, actions: Mapping[str, Tensor]) -> tuple[TownState, Turn]:
-        action, step = actions["walker"][:, 0].long(), state.step + 1
+        action, step = actions["walker"][:, 0], state.step + 1
         ahead = state.next[torch.arange(len(action), device=action.device), state.corner, action.clamp(max=WALK)]
         corner = torch.where(action == COLLECT, state.corner, ahead)
         reached = (corner // STREETS == state.goal // STREETS) & (action == (COLLECT if self.collects else WALK))

@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from agents.agent import AgentConfig
 from agents.encoders import encoder_of
-from agents.heads import BoundedHead, CategoricalHead, head_of
+from agents.heads import BoundedHead, head_of
 from agents.occupant import Occupant
 from envs.chance import Purpose, fold, seeds_of, uniform
 from envs.game import ACTION_MASK
@@ -690,7 +690,7 @@ def test_every_parameter_of_an_agent_learns():
 
 
 def test_an_agent_acts_with_the_luck_of_its_seed_and_clock():
-    head = CategoricalHead([2], [0], 1, single=True)
+    head = head_of(spaces.Discrete(2), 1)
     agent = AgentConfig(GRUConfig(4)).build(spaces.Dict({"symbol": spaces.Discrete(5)}), spaces.Discrete(2), 9)
     decision, _ = agent.act({"symbol": torch.zeros(100, dtype=torch.int64)}, agent.start(seeds(100)))
     luck = fold(seeds(100), Purpose.ACTION, 0)

@@ -245,9 +245,21 @@ def test_captions_of_rare_words_are_left_out_with_their_images(tmp_path: Path) -
     [
         ("", r"captions .*c.json is damaged or no JSON"),
         ('{"images": [', r"captions .*c.json is damaged or no JSON"),
-        ("[]", r"captions .*c.json lacks .*; want images with id"),
-        ({"images": [{"id": 1}]}, r"captions .*c.json lacks 'annotations'"),
-        ({"images": [{"id": 1}], "annotations": [{"caption": "x"}]}, r"captions .*c.json lacks 'image_id'"),
+        ("[" * 100_000, r"captions .*c.json is damaged or no JSON"),
+        ("[]", r"captions .*c.json lacks a list of images; want images with id, and annotations with image_id and caption"),
+        ({"images": {"id": 1}, "annotations": []}, r"captions .*c.json lacks a list of images; want images with id"),
+        ({"images": [{"id": 1}]}, r"captions .*c.json lacks a list of annotations; want images with id"),
+        ({"images": [7], "annotations": []}, r"captions .*c.json lacks 'id' in images\[0\]; want images with id"),
+        ({"images": [{"id": 1}], "annotations": [{"caption": "x"}]}, r"captions .*c.json lacks 'image_id' in annotations\[0\]"),
+        (
+            {**DOGS, "annotations": [*DOGS["annotations"], {"image_id": [9], "caption": "a zebra"}]},
+            r"captions .*c.json has image_id \[9\] in annotations\[4\]; want a whole number or text",
+        ),
+        ({**DOGS, "annotations": [{"image_id": 9, "caption": None}]}, r"captions .*c.json has caption None in annotations\[0\]; want text"),
+        (
+            {**DOGS, "annotations": [{"image_id": 9, "caption": "..."}, {"image_id": 3, "caption": ""}]},
+            r"captions .*c.json has 2 captions without a word; want words of the letters a to z or digits",
+        ),
         ({"images": [], "annotations": []}, r"captions .*c.json has 0 images and 0 captions; want some of both"),
         ({**DOGS, "images": [{"id": 3}, {"id": 7}, {"id": 3}]}, r"captions .*c.json has image 3 twice"),
         (
@@ -270,12 +282,22 @@ def test_what_is_wrong_with_a_caption_file_is_said_in_one_line(tmp_path: Path, c
         (b"\x93NUMPY\x01\x00v\x00{'descr'", r"features .*f.npy cannot be read"),
         (np.zeros(3, np.float32), r"features .*f.npy holds float32 of shape \(3,\); want float32 \[images, D\]"),
         (np.zeros((3, 4)), r"features .*f.npy holds float64 of shape \(3, 4\); want float32"),
+        (np.array([[0, 0], [0, np.nan], [0, 0]], np.float32), r"features .*f.npy has nan in row 1; want finite numbers"),
+        (np.array([[0, 0]] * 700 + [[-np.inf, 0]], np.float32), r"features .*f.npy has -inf in row 700; want finite numbers"),
     ],
 )
 def test_what_is_wrong_with_a_feature_file_is_said_in_one_line(tmp_path: Path, features: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         load_captions(*written(tmp_path, features=features), vocabulary=20, length=4)
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_of_features_is_refused(tmp_path: Path) -> None:
+    captions, features = written(tmp_path)
+    with open(features, "wb") as file:
+        np.savez(file, np.zeros((3, 4), np.float32))
+    with pytest.raises(ValueError, match=r"features .*f.npy is an archive of several arrays; want a .npy file of one"):
+        load_captions(captions, features, vocabulary=20, length=4)
 
 
 def test_without_files_there_is_a_small_set_of_our_own() -> None:

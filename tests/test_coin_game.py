@@ -189,8 +189,9 @@ def test_people_read_who_took_what():
     [
         ({"size": 1}, "size is 1; want from 2 to 16"),
         ({"rounds": 0}, "rounds is 0; want from 1 to 1,000,000"),
-        ({"penalty": -1.0}, "penalty is -1.0; want 0 or more"),
-        ({"penalty": math.nan}, "penalty is nan; want 0 or more"),
+        ({"penalty": -1.0}, "penalty is -1.0; want from 0 to 1e30"),
+        ({"penalty": math.nan}, "penalty is nan; want from 0 to 1e30"),
+        ({"penalty": 1e300}, r"penalty is 1e\+300; want from 0 to 1e30"),
     ],
 )
 def test_settings_that_make_no_game_are_refused_by_name(settings, message):
@@ -278,8 +279,10 @@ def test_the_conditional_one_pays_a_thief_back():
 @pytest.mark.parametrize("name", ["coin_greedy", "coin_prosocial", "coin_conditional", "coin_wanderer"])
 def test_a_script_plays_the_size_that_it_was_made_for(name):
     check_fits(name, co_player(f"{name}:size=5"), CoinGame(size=5).roles[0])
-    with pytest.raises(BadInput, match="reads other as 9 symbols"):
-        check_fits(name, co_player(name), CoinGame(size=5).roles[0])
+    check_fits(name, co_player(name), CoinGame(can_stay=True).roles[0])
+    game = CoinGame(size=5)
+    with pytest.raises(BadInput, match=r"reads other as 9 symbols.*; want size=5$"):
+        check_fits(name, co_player(name), game.roles[0], game)
 
 
 @pytest.mark.parametrize(("name", "message"), [("coin_greedy:size=1", "size is 1"), ("coin_conditional:grudge=0", "grudge is 0")])

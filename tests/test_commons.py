@@ -1,6 +1,7 @@
 """The commons by hand: harvests, growth, collapse; its scripts by literal views; a golden playthrough."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -113,8 +114,11 @@ def test_people_read_harvests_and_fate():
     ("settings", "message"),
     [
         ({"players": 0}, "players is 0; want from 1 to 100"),
-        ({"capacity": 0.0}, "capacity is 0.0; want a number above 0"),
-        ({"limit": math.inf}, "limit is inf; want a number above 0"),
+        ({"capacity": 0.0}, "capacity is 0.0; want from 1e-15 to 1e15"),
+        ({"capacity": 1e-46}, "capacity is 1e-46; want from 1e-15 to 1e15"),
+        ({"capacity": 1e39}, r"capacity is 1e\+39; want from 1e-15 to 1e15"),
+        ({"limit": math.inf}, "limit is inf; want from 1e-15 to 1e15"),
+        ({"limit": 1e39}, r"limit is 1e\+39; want from 1e-15 to 1e15"),
         ({"growth": 1.5}, "growth is 1.5; want from 0 to 1"),
         ({"threshold": 1.0}, "threshold is 1.0; want a share from 0, below 1"),
         ({"levels": 1}, "levels is 1; want from 2 to 1000, or 0 for any share"),
@@ -149,6 +153,19 @@ def test_the_sustainable_one_asks_for_its_part_of_what_is_above_half():
     assert asks(Sustainable(), *(sees(stock, nothing) for stock in (1.0, 0.7, 0.59, 0.4))) == [10, 5, 2, 0]
     assert asks(Sustainable(keeps=0.6), sees(0.7, nothing)) == [2]
     assert asks(Sustainable(levels=0), sees(0.59, nothing)) == [pytest.approx(0.225)]
+
+
+@pytest.mark.parametrize("capacity", [1e-15, 1e15])
+@pytest.mark.parametrize("limit", [1e-15, 1e15])
+def test_at_the_ends_of_what_is_allowed_everything_stays_a_number(capacity, limit):
+    game = Commons(players=2, capacity=capacity, limit=limit)
+    states, turns = play(game, (10, 10), (0, 10), (0, 0))
+    # Two who ask for all they can share what is there, or get their limit.
+    assert turns[0].rewards["harvester"][0].tolist() == pytest.approx([min(limit, capacity / 2)] * 2, rel=1e-6, abs=0)
+    for state, turn in zip(states[1:], turns, strict=True):
+        assert all(value.isfinite().all() for value in (state.stock, state.harvests, *turn.measures.values()))
+    player = Sustainable(players=2, capacity=capacity, limit=limit)
+    assert asks(player, sees(0.5, [0.0, 0.0]), sees(0.4, [0.0, 0.0])) == [0, 0]
 
 
 def test_the_conditional_one_takes_what_the_others_took_if_that_is_more():
@@ -197,13 +214,39 @@ def test_greed_among_conditional_ones_ruins_all():
     [
         ("greedy_harvester:players=0", "players is 0"),
         ("random_harvester:levels=1", "levels is 1"),
+        ("greedy_harvester:players=101", "players is 101; want from 1 to 100"),
+        ("greedy_harvester:levels=1001", "levels is 1001; want from 2 to 1000"),
         ("greedy_harvester:limit=0", "limit is 0"),
+        ("greedy_harvester:capacity=1e39", r"capacity is 1e\+39; want from 1e-15 to 1e15"),
         ("sustainable_harvester:keeps=2", "keeps is 2"),
     ],
 )
 def test_a_scripts_bad_setting_is_refused_by_name(name, message):
     with pytest.raises(BadInput, match=message):
         co_player(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wants"),
+    [
+        ("greedy_harvester", "it acts in Discrete(11); harvester acts in Discrete(6); want levels=6"),
+        ("greedy_harvester:levels=0", "it acts in Box(0.0, 1.0, (), float32); harvester acts in Discrete(6); want levels=6"),
+        ("greedy_harvester:levels=5", "its levels is 5; want levels=6"),
+        ("random_harvester:levels=6,limit=5", "its limit is 5.0; want limit=10.0"),
+        ("sustainable_harvester:capacity=50", "want levels=6,capacity=100.0"),
+        ("conditional_harvester:players=3,levels=6", "it reads harvests as numbers of shape (3,); the game shows "),
+        ("conditional_harvester:players=3,levels=6", "; want players=4"),
+    ],
+)
+def test_a_script_made_for_another_commons_is_refused_with_the_setting_to_give(name, wants):
+    game = Commons(levels=6)
+    with pytest.raises(BadInput, match=f"^'{re.escape(name)}' cannot play this game: .*{re.escape(wants)}"):
+        check_fits(name, co_player(name), game.roles[0], game)
+
+
+def test_without_the_game_a_script_is_still_held_to_the_actions_there_are():
+    with pytest.raises(BadInput, match=r"it acts in Discrete\(11\); harvester acts in Discrete\(6\)$"):
+        check_fits("greedy_harvester", Greedy(), Commons(levels=6).roles[0])
 
 
 def test_the_suite_fits_a_commons_of_any_size():
@@ -213,7 +256,7 @@ def test_the_suite_fits_a_commons_of_any_size():
     for scenario in suite.scenarios:
         for name in scenario.seats:
             if not name.startswith("<"):
-                check_fits(name, co_player(name), experiment.game.roles[0])
+                check_fits(name, co_player(name), experiment.game.roles[0], experiment.game)
     with pytest.raises(BadInput, match="suite 'commons' is for the commons"):
         suite_of(Experiment(game=IteratedDilemma()))
 

@@ -243,9 +243,9 @@ class TestSorting:
     def test_what_is_seen_and_what_is_seen_only_once(self):
         for recalls, later in ((False, [[0.125, 1], [0, 0], [0.0625, 1]]), (True, [[0, 1], [0, 0], [0, 1]])):
             game = Sorting(items=3, recalls=recalls)
-            assert game.observe(self.fresh())["sorter"]["items"].tolist() == [[[[0.125, 1], [0.03125, 1], [0.0625, 1]]]]
+            assert game.observe(self.fresh())["sorter"][game.field].tolist() == [[[[0.125, 1], [0.03125, 1], [0.0625, 1]]]]
             state, _, _ = act(game, self.fresh(), 1)
-            assert game.observe(state)["sorter"]["items"].tolist() == [[later]]
+            assert game.observe(state)["sorter"][game.field].tolist() == [[later]]
 
     def test_answers_sort_every_row(self):
         game = Sorting(items=7)

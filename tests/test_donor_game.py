@@ -408,12 +408,15 @@ def test_a_readable_playthrough() -> None:
         ({"villagers": 2}, "villagers is 2; want an even number from 4"),
         ({"rounds": 0}, "rounds is 0; want from 1"),
         ({"rounds": 500}, "rounds is 500: with multiplier 2.0 resources could pass 1e30"),
-        ({"endowment": 0.0}, "endowment is 0.0; want a number above 0"),
-        ({"multiplier": -1.0}, "multiplier is -1.0; want a number above 0"),
+        ({"endowment": 0.0}, "endowment is 0.0; want from 1e-30 to 1e30"),
+        ({"endowment": 1e-46}, "endowment is 1e-46; want from 1e-30 to 1e30"),
+        ({"multiplier": -1.0}, "multiplier is -1.0; want from 1e-30 to 1e30"),
+        ({"multiplier": 1e35, "endowment": 1e-30, "rounds": 1}, "multiplier is 1e+35; want from 1e-30 to 1e30"),
         ({"levels": -1}, "levels is -1; want 0"),
         ({"trace_depth": 13}, "trace_depth is 13; want from 0 to 12, the number of rounds"),
         ({"trace_depth": -1}, "trace_depth is -1; want from 0"),
         ({"punishment": -2.0}, "punishment is -2.0; want 0"),
+        ({"punishment": 1e39}, "punishment is 1e+39; want 0 (nobody may punish) or a number above, up to 1e30"),
         ({"games": 3}, "games is 3; want 1, or 2"),
     ],
 )
@@ -539,6 +542,16 @@ def test_image_scorers_keep_one_another_giving_and_leave_a_free_rider_alone() ->
     # From its second turn as a recipient on it gets nothing: at most one gift of 5 arrives, doubled, before it has refused anybody.
     assert log.measures["resources"][-1][:, 0].max().item() == 20
     assert log.measures["gift"][:, :, 1:].nanmean().item() > 0.3
+
+
+@pytest.mark.parametrize("settings", [{"endowment": 1e-30}, {"multiplier": 1e-30}, {"punishment": 1e30}])
+def test_at_the_ends_of_what_is_allowed_everything_stays_a_number(settings: dict[str, float]) -> None:
+    game = DonorGame(villagers=4, **settings)
+    before = game.start(torch.tensor([0]))
+    state, turns = play(game, [1.0, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, -1.0 if game.punishment else 1.0])
+    assert all(turn.rewards["villager"].isfinite().all() for turn in turns)
+    assert game.observe(before)["villager"]["resources"][0, :, 0].tolist() == [1, 1, 1, 1]
+    assert game.observe(state)["villager"]["resources"].isfinite().all()
 
 
 # The suite and the preset.

@@ -21,7 +21,7 @@ from training.evaluation.contenders import enter
 from training.evaluation.evaluate import Extras, evaluate
 from training.evaluation.play import figures_of, play
 from training.evaluation.screen import as_grids
-from training.evaluation.suites import FOCAL, SUITES, Scenario, Suite
+from training.evaluation.suites import FOCAL, OTHER_SEED, SUITES, Scenario, Suite
 from training.experiment import Experiment
 from training.occupants import check_fits
 from training.plain import PlainTrainer
@@ -83,6 +83,11 @@ def test_a_suites_seats_hold_whom_it_says(name: str) -> None:
         for number, seat in enumerate(scenario.seats):
             if not seat.startswith("<") and seat not in context.scheme.learners(context.game):
                 check_fits(seat, co_player(seat), role_of_seat(context.game, number)[0])
+
+
+def test_coin_players_also_meet_other_seeds_of_their_preset() -> None:
+    suite = load(SUITES["coin_game"])(context_of("coin_game"))
+    assert (suite.version, suite.scenarios[-1]) == (2, Scenario("other_seeds", (FOCAL, OTHER_SEED)))
 
 
 def test_a_scenario_with_an_empty_seat_is_refused() -> None:
@@ -353,6 +358,8 @@ def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["math:pi"], ["math:pi is a float without start or act"]),
         (["axelrod:Tit For Tatt"], ["Tit For Tat"]),
         (["tit_for_tat", "--suite", "together"], ["suite 'together' has a seat for nobody here"]),
+        (["mood_reader", "--game", "hidden_markov", "--suite", "together"], ["suite 'together' has no table for", "try --suite alone"]),
+        (["greedy_harvester", "--game", "commons", "--suite", "together"], ["suite 'together' has no table for", "try another suite"]),
     ],
 )
 def test_wrong_names_and_values_get_one_line(

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
@@ -216,6 +217,26 @@ def test_a_wrong_action_is_named() -> None:
         environment.step({"player_0": 0, "player_1": 2})
     with pytest.raises(ValueError, match="no action for player_1"):
         environment.step({"player_0": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "wanted"), [("sorting", np.int32(1), [[1]]), ("flip_flop", np.array([0, 1, 1], np.int8), [[[0, 1, 1]]])]
+)
+def test_choices_reach_a_game_as_int64_whatever_holds_them_outside(
+    name: str, action: Any, wanted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game: Any = make_game(name)
+    step, given = type(game).step, []
+
+    def listening(self: Any, state: Any, actions: dict[str, torch.Tensor]) -> Any:
+        given.extend(actions.values())
+        return step(self, state, actions)
+
+    monkeypatch.setattr(type(game), "step", listening)
+    environment = SingleSeatEnv(game)
+    environment.reset(seed=0)
+    environment.step(action)
+    assert [(actions.dtype, actions.tolist()) for actions in given] == [(torch.int64, wanted)]
 
 
 def test_an_observation_cannot_reach_the_games_state() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from envs.face import draw
-from envs.rooms3d.hidden_object import NAMES, HiddenObject, HiddenState, hidden_object, hidden_object_small
+from envs.rooms3d.hidden_object import HiddenObject, HiddenState, hidden_object, hidden_object_small
+from envs.rooms3d.tasks import NAMES
 
 SMALL = HiddenObject(
     boxes=2, objects=2, names=4, show=2, delay=(3, 3), limit=8, room=3.0, size=16, moves=("stay", "forward", "left", "right")

@@ -115,10 +115,16 @@ def test_who_names_exactly_scores_as_expected() -> None:
 
 
 def test_people_sound_like_people() -> None:
-    game = Referential()
-    # Number 4 is one of those whose descriptions are the references, and mentions everything every time; number 1003 is none.
-    assert measure(game, SimulatedPerson(number=4), LiteralListener(), trials=100)["bleu"] == pytest.approx(100)
-    stranger = measure(game, SimulatedPerson(number=1003), LiteralListener(), trials=200)
+    world = {"vocabulary": 32, "values": (4, 4)}
+    # Number 1000 is one of those whose descriptions are the references, and says shape and colour every time; number 4 is none.
+    own = measure(
+        Referential(candidates=4, length=5, **world),
+        SimulatedPerson(number=1000, length=5, **world),
+        LiteralListener(4, **world),
+        trials=100,
+    )
+    assert own["bleu"] == pytest.approx(100)
+    stranger = measure(Referential(), SimulatedPerson(number=4), LiteralListener(), trials=200)
     assert 15 < stranger["bleu"] < 90
     assert 0.2 < stranger["topographic_similarity"] < 1
 

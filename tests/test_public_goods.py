@@ -1,6 +1,7 @@
 """Public goods by hand: giving, punishing, voting; its scripts by literal views; golden playthroughs."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from tests.games import told
 from tests.test_golden import assert_golden
 from training.evaluation.suites import public_goods as suite_of
 from training.experiment import Experiment
-from training.occupants import check_fits
+from training.occupants import check, check_fits
 from training.population import co_player
+from training.presets import public_goods_quick
 from training.rollout import Rollout
 from training.schemes.self_play import self_play
 from training.seating import one_table
-from training.settings import BadInput
+from training.settings import BadInput, override
 
 NONE = math.nan
 # Amounts of 0, 5, 10, 15 and 20; up to three points.
@@ -181,12 +183,16 @@ def test_people_read_who_gave_punished_and_was_voted_out():
     ("settings", "message"),
     [
         ({"players": 1}, "players is 1; want from 2 to 100"),
-        ({"endowment": 0.0}, "endowment is 0.0; want a number above 0"),
-        ({"multiplier": math.nan}, "multiplier is nan; want a number above 0"),
+        ({"endowment": 0.0}, "endowment is 0.0; want from 1e-30 to 1e30"),
+        ({"endowment": 1e39}, r"endowment is 1e\+39; want from 1e-30 to 1e30"),
+        ({"endowment": 1e20, "multiplier": 1e11}, r"endowment is 1e\+20: with multiplier 100000000000.0 incomes could pass 1e30"),
+        ({"multiplier": math.nan}, "multiplier is nan; want from 1e-30 to 1e30"),
+        ({"multiplier": 1e39}, r"multiplier is 1e\+39; want from 1e-30 to 1e30"),
         ({"levels": 1}, "levels is 1; want from 2 to 1000, or 0 for any share"),
         ({"levels": 0, "exclusion": True}, "levels is 0; with punishment or exclusion want from 2 to 1000"),
-        ({"point_costs": (1.0, 2.0)}, r"point_costs is \(1.0, 2.0\); want costs of 0 or more, the first 0, for no point"),
-        ({"point_costs": (0.0, -2.0)}, "point_costs is .*; want costs of 0 or more"),
+        ({"point_costs": (1.0, 2.0)}, r"point_costs is \(1.0, 2.0\); want costs from 0 to 1e30, the first 0, for no point"),
+        ({"point_costs": (0.0, -2.0)}, "point_costs is .*; want costs from 0 to 1e30"),
+        ({"point_costs": (0.0, 1e39)}, "point_costs is .*; want costs from 0 to 1e30"),
         ({"point_harm": 1.5}, "point_harm is 1.5; want a share from 0 to 1"),
         ({"rounds": 0}, "rounds is 0; want from 1 to 1,000,000"),
     ],
@@ -281,11 +287,14 @@ def test_punishers_vote_a_free_rider_out():
     ("name", "message"),
     [
         ("contributor:players=1", "players is 1"),
+        ("contributor:players=101", "players is 101; want from 2 to 100"),
         ("contributor:levels=1", "levels is 1"),
+        ("contributor:levels=1001", "levels is 1001; want from 2 to 1000"),
+        ("contributor:levels=0,exclusion=True", "levels is 0; with punishment or exclusion want from 2 to 1000"),
         ("contributor:share=2", "share is 2"),
         ("conditional_contributor:matches=-1", "matches is -1"),
         ("punisher:demands=3", "demands is 3"),
-        ("punisher:points_each=-3", "points_each is -3"),
+        ("punisher:points_each=-3", "points_each is -3; want from 0 to 1000"),
     ],
 )
 def test_a_scripts_bad_setting_is_refused_by_name(name, message):
@@ -298,6 +307,42 @@ def test_a_script_that_knows_of_no_punishment_is_refused_where_there_is_one():
         check_fits("contributor", co_player("contributor"), public_goods_with_punishment().roles[0])
 
 
+@pytest.mark.parametrize("settings", [{"endowment": 1e-30}, {"endowment": 1e30, "multiplier": 1.0}, {"point_costs": (0.0, 1e30)}])
+def test_at_the_ends_of_what_is_allowed_everything_stays_a_number(settings):
+    game = PublicGoods(players=2, levels=2, **settings)
+    _, turns = play(game, *[[[1, 1], [1, 1]]] * 2 if game.punishes else [(1, 1), (0, 1)])
+    assert all(turn.rewards["player"].isfinite().all() for turn in turns)
+    assert turns[0].rewards["player"].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("game", "name", "wants"),
+    [
+        (PublicGoods(levels=6), "contributor", "it acts in Discrete(21); player acts in Discrete(6); want levels=6"),
+        (PublicGoods(levels=0), "free_rider", "it acts in Discrete(21); player acts in Box(0.0, 1.0, (), float32); want levels=0"),
+        (PublicGoods(levels=6), "random_contributor:levels=5", "its levels is 5; want levels=6"),
+        (PUNISHING, "contributor:levels=5,punishment=True", "it reads contributions as numbers of shape (4,); the game shows "),
+        (PUNISHING, "contributor:levels=5,punishment=True", "; want players=3"),
+        (PUNISHING, "conditional_contributor:players=3,levels=5", "; want punishment=True"),
+        (PUNISHING, "punisher:players=3,levels=5,points_each=4", "acts in MultiDiscrete([5 4 4]); want points_each=3"),
+        (EXCLUDING, "punisher:players=3,levels=5", "; want punishment=False,exclusion=True"),
+    ],
+)
+def test_a_script_made_for_another_game_is_refused_with_the_setting_to_give(game, name, wants):
+    with pytest.raises(BadInput, match=f"^'{re.escape(name)}' cannot play this game: .*{re.escape(wants)}"):
+        check_fits(name, co_player(name), game.roles[0], game)
+
+
+def test_a_punisher_sits_where_it_may_give_its_points_and_more():
+    name = "punisher:players=3,levels=5,points_each=2"
+    check_fits(name, co_player(name), PUNISHING.roles[0], PUNISHING)
+
+
+def test_points_that_the_game_does_not_know_are_refused_before_training():
+    with pytest.raises(BadInput, match=r"^'punisher:levels=6,points_each=2' cannot play this game: it acts in .*; want points_each=1$"):
+        check(override(public_goods_quick(), "game.point_costs=[0,1]"))
+
+
 @pytest.mark.parametrize("game", [PublicGoods(players=3, levels=0), PUNISHING, EXCLUDING])
 def test_the_suite_fits_public_goods_of_any_kind(game):
     experiment = Experiment(game=game, scheme=self_play())
@@ -306,7 +351,7 @@ def test_the_suite_fits_public_goods_of_any_kind(game):
     names = {name for scenario in suite.scenarios for name in scenario.seats if not name.startswith("<")}
     for name in names:
         player, (role,) = co_player(name), game.roles
-        check_fits(name, player, role)
+        check_fits(name, player, role, game)
         seen = {field: value[:, 0] for field, value in game.observe(game.start(seeds(3)))["player"].items()}
         decision, _ = player.act(seen, player.start(seeds(3)), torch.zeros(3))
         assert role.action_space.contains(decision.action[0].numpy().astype(role.action_space.dtype))

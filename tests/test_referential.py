@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from agents.co_players.referential import Captioner, ExactSpeaker, Eye, LiteralListener, SimulatedPerson
+from agents.co_players.referential import Captioner, CaptionListener, ExactSpeaker, Eye, LiteralListener, SimulatedPerson, captioners
 from agents.occupant import Decision
-from envs.captions import MOST_VALUES, Person, lexicon
+from envs.captions import MOST_VALUES, Person, lexicon, load_captions
 from envs.face import draw
 from envs.referential import Referential, ReferentialState, atlas
 from tests.test_golden import assert_golden
 from training import tree
-from training.evaluation.suites import FOCAL
+from training.evaluation.suites import FOCAL, Suite
+from training.evaluation.suites import referential as suite_of
 from training.occupants import check_fits
+from training.population import co_player
 from training.presets import referential_quick
 from training.rollout import Rollout
+from training.schemes.mixture import Mixture, Pairing
 from training.seating import one_table
-from training.settings import BadInput, lookup
+from training.settings import BadInput
 
 # Three candidates in a world of circles, squares and triangles in three colours, pictures number 0 to 8.
 GAME = Referential(candidates=3, length=3, vocabulary=9, values=(3, 3))
@@ -227,11 +231,11 @@ def test_pictures_are_all_different_and_show_what_they_should() -> None:
 
 
 def test_games_with_pictures_and_attributes_are_the_same_games() -> None:
-    looks = Referential(candidates=3, vocabulary=9, values=(3, 3), shows="pictures", pixels=12)
+    looks = Referential(candidates=3, vocabulary=9, values=(3, 3), shows="pictures", pixels=14)
     state = table(looks)
     shown = looks.observe(state)
-    assert torch.equal(shown["speaker"]["target"][0, 0], torch.as_tensor(atlas((3, 3), 12))[8])
-    assert torch.equal(shown["listener"]["candidates"][0, 0], torch.as_tensor(atlas((3, 3), 12))[[3, 8, 1]])
+    assert torch.equal(shown["speaker"]["target"][0, 0], torch.as_tensor(atlas((3, 3), 14))[8])
+    assert torch.equal(shown["listener"]["candidates"][0, 0], torch.as_tensor(atlas((3, 3), 14))[[3, 8, 1]])
     assert torch.equal(looks.start(torch.arange(9)).objects, GAME.start(torch.arange(9)).objects)
 
 
@@ -259,12 +263,40 @@ def test_features_of_images_are_shown_and_their_captions_said(files: dict[str, s
     check_fits("captioner", speaker, game.roles[0])
     names = game.names
     said = spoken(speaker, torch.tensor([[10.0, 11, 12, 13, 14]]), 50)
-    assert {" ".join(names[word] for word in row if word) for row in said.tolist()} == {"a cat", "two cats"}
+    assert {" ".join(names[word] for word in row if word) for row in said.tolist()} == {"a cat"}
+    said = spoken(Captioner(vocabulary=20, length=4, held_out=True, **files), torch.tensor([[10.0, 11, 12, 13, 14]]), 50)
+    assert {" ".join(names[word] for word in row if word) for row in said.tolist()} == {"two cats"}
     # Playing on a batch takes targets from the file, and speaks of them.
     rollout = Rollout(game, one_table(("s", "l"), 30), {"s": speaker, "l": _First()}, keeps_states=True)
     _, log = rollout.play(rollout.start(torch.arange(30)), 2)
     firsts = {names[word] for word in log.game.said[0, :, 0, 0].tolist()}
-    assert firsts == {"a", "one", "the", "two", "trees", "some"}
+    assert firsts == {"a", "trees"}
+
+
+def test_of_three_captions_two_are_said_and_an_only_one_counts_either_way(tmp_path: Path) -> None:
+    texts = [["a bus", "one bus", "buses"], ["a dog"]]
+    files = written(tmp_path, texts)
+    settings = {"vocabulary": 20, "length": 4}
+    names = Referential(candidates=2, shows="features", **settings, **files).names
+
+    def says(held_out: bool, image: int) -> set[str]:
+        said = spoken(Captioner(held_out=held_out, **settings, **files), torch.tensor([[float(2 * image), 2 * image + 1]]), 50)
+        return {" ".join(names[word] for word in row if word) for row in said.tolist()}
+
+    assert (says(False, 0), says(True, 0)) == ({"a bus", "one bus"}, {"buses"})
+    assert (says(False, 1), says(True, 1)) == ({"a dog"}, {"a dog"})
+
+
+def written(folder: Path, texts: list[list[str]]) -> dict[str, str]:
+    """Images with these captions and two features each, 0 1, 2 3, 4 5, ..."""
+    folder.mkdir(exist_ok=True)
+    data = {
+        "images": [{"id": k} for k in range(len(texts))],
+        "annotations": [{"image_id": k, "caption": text} for k, several in enumerate(texts) for text in several],
+    }
+    (folder / "c.json").write_text(json.dumps(data))
+    np.save(folder / "f.npy", np.arange(2 * len(texts), dtype=np.float32).reshape(-1, 2))
+    return {"captions": str(folder / "c.json"), "features": str(folder / "f.npy")}
 
 
 def spoken(speaker: Any, target: torch.Tensor, count: int) -> torch.Tensor:
@@ -399,6 +431,58 @@ def test_an_eye_knows_what_it_has_seen() -> None:
     assert Eye(seen_before)(torch.as_tensor(seen_before)[numbers]).tolist() == [5, 999, 0, 17]
 
 
+def test_who_knows_captions_weighs_words_by_how_rare_they_are(files: dict[str, str]) -> None:
+    game = Referential(candidates=3, length=4, vocabulary=20, shows="features", **files)
+    names = {word: number for number, word in enumerate(game.names)}
+    # The first captions are a red bus, a dog, a cat, trees; the held-out ones one bus, the dog runs, two cats, some green trees.
+    candidates = torch.tensor([[[15.0, 16, 17, 18, 19], [5, 6, 7, 8, 9], [0, 1, 2, 3, 4]]])
+
+    def hears(held_out: bool, *words: str) -> tuple[list[int], int]:
+        """What speaks against trees, dog and bus before the pick, and the pick."""
+        listener = CaptionListener(candidates=3, vocabulary=20, length=4, held_out=held_out, **files)
+        check_fits("caption_listener", listener, game.roles[1])
+        state = listener.start(torch.tensor([0]))
+        for word in words:
+            seen_now = {"candidates": candidates, "word": torch.tensor([names[word]]), "turn": torch.tensor([0])}
+            _, state = listener.act(seen_now, state)
+        decision, _ = listener.act({**seen_now, "word": torch.tensor([0]), "turn": torch.tensor([1])}, state)
+        return state.misfits[0].tolist(), int(decision.action)
+
+    # Three of four images have "a": log 4/3 = 0.288. One has "red" and one has "bus": log 4 = 1.386.
+    assert hears(False, "a", "red", "bus") == ([288 + 2 * 1386, 2 * 1386, 0], 2)
+    assert hears(False, "a", "trees") == ([288, 1386, 1386], 0)
+    assert hears(True, "dog", "runs", "a") == ([2 * 1386, 0, 2 * 1386], 1)
+    # Nobody's caption is about a cat here, and "red" is in none that is held out.
+    assert hears(False, "cat")[0] == [1386] * 3
+    assert hears(True, "red")[0] == [0] * 3
+
+
+def test_captions_tell_those_who_know_others_of_the_same_images() -> None:
+    game = Referential(shows="features")
+    # By chance 0.1.
+    assert 0.7 < accuracy(game, Captioner(held_out=True), CaptionListener(), 300) < accuracy(game, Captioner(), CaptionListener(), 300)
+
+
+def test_what_is_in_a_file_of_features_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = written(tmp_path, [["a dog"]] * 1500)
+    found = load_captions(**files, vocabulary=20, length=4)
+
+    class Watched(np.ndarray):
+        most = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            part = np.asarray(super().__getitem__(key))
+            Watched.most = max(Watched.most, len(part))
+            return part
+
+    watched = found._replace(features=np.asarray(found.features).view(Watched))
+    monkeypatch.setattr("agents.co_players.referential.load_captions", lambda *settings: watched)
+    for player in (Captioner(**files), CaptionListener(**files)):
+        Watched.most = 0
+        assert player.eye(torch.tensor([[2.0, 3.0], [2998.0, 2999.0]])).tolist() == [1, 1499]
+        assert 0 < Watched.most <= 512
+
+
 # Bad settings.
 
 
@@ -417,6 +501,14 @@ def test_an_eye_knows_what_it_has_seen() -> None:
         ({"shows": "features", "captions": "x"}, "captions is 'x', features ''; want two files or none"),
         ({"captions": "x", "features": "y"}, "shows is 'attributes'; with captions 'x' and features 'y' want 'features'"),
         ({"shows": "features", "candidates": 73}, "candidates is 73; the small set has captions for only 72 pictures"),
+        (
+            {"shows": "pictures", "candidates": 4, "values": (4, 4), "pixels": 12},
+            "pixels is 12; only 5 of 16 pictures then differ; want 17, or fewer values",
+        ),
+        (
+            {"shows": "pictures", "candidates": 4, "values": (4, 4), "pixels": 16},
+            "pixels is 16; only 12 of 16 pictures then differ; want 17",
+        ),
         ({"values": (9,)}, "values is .9,.; want from 1 to 5 whole numbers"),
         ({"shows": "features", "captions": "/none/x.json", "features": "/none/y.npy"}, "captions /none/x.json cannot be read"),
     ],
@@ -446,6 +538,8 @@ def test_fewer_images_than_candidates_are_refused(files: dict[str, str]) -> None
         (lambda: ExactSpeaker(shows="features"), "shows is 'features'; want attributes or pictures"),
         (lambda: SimulatedPerson(number=-2), "number is -2; want from 0"),
         (lambda: Captioner(captions="x"), "captions is 'x', features ''; want two files or none"),
+        (lambda: CaptionListener(captions="x"), "captions is 'x', features ''; want two files or none"),
+        (lambda: CaptionListener(candidates=1), "candidates is 1; want at least 2"),
     ],
 )
 def test_people_who_cannot_live_in_a_world_are_refused(make: Any, complaint: str) -> None:
@@ -509,10 +603,49 @@ def test_the_target_and_a_wrong_pick_are_marked() -> None:
 
 def test_the_suite_holds_people_whom_the_preset_never_meets() -> None:
     experiment = referential_quick()
-    suite = lookup({"referential": "training.evaluation.suites:referential"}, "referential", "suite")(experiment)
+    suite = suite_of(experiment)
     suite.check_fits(experiment.game)
     met = set(experiment.scheme.co_players(experiment.game))
     seats = [name for scenario in suite.scenarios for name in scenario.seats if name != FOCAL]
     assert not met & set(seats)
     assert any("simulated_person" in name for name in seats)
     assert any("literal_listener" in name for name in seats)
+
+
+def suite_for(files: dict[str, str]) -> Suite:
+    """Of two learners among themselves, who are shown the features of these files."""
+    game = Referential(candidates=2, length=4, vocabulary=20, shows="features", **files)
+    scheme = Mixture(("learner_0", "learner_1"), (Pairing(("learner_0", "learner_1"), "learner", 1.0),))
+    experiment = replace(referential_quick(), game=game, scheme=scheme)
+    suite = suite_of(experiment)
+    suite.check_fits(game)
+    for scenario in suite.scenarios:
+        for name, role in zip(scenario.seats, game.roles, strict=True):
+            if not name.startswith("learner"):
+                check_fits(name, co_player(name), role)
+    return suite
+
+
+def test_the_suite_holds_captions_that_nobody_learns_from_and_files_of_any_name(tmp_path: Path) -> None:
+    files = written(tmp_path / "a, [b](c)=d+e * 'f' é", [["a bus", "one bus"], ["a dog"]])
+    suite = suite_for(files)
+    assert [scenario.name for scenario in suite.scenarios] == ["learner_0 + learner_1", "captions + learner_1", "learner_0 + captions"]
+    settings = {"vocabulary": 20, "length": 4, "held_out": True, **files}
+    assert co_player(suite.scenarios[1].seats[0]) == Captioner(**settings)
+    assert co_player(suite.scenarios[2].seats[1]) == CaptionListener(candidates=2, **settings)
+    assert suite.version == 2
+
+
+def test_where_every_image_has_one_caption_none_is_held_out(tmp_path: Path) -> None:
+    files = written(tmp_path, [["a bus"], ["a dog"]])
+    assert [scenario.name for scenario in suite_for(files).scenarios] == ["learner_0 + learner_1"]
+    with pytest.raises(ValueError, match="held_out is True; no image has two captions, of which one could be held out; want False"):
+        Captioner(vocabulary=20, length=4, held_out=True, **files)
+
+
+def test_names_of_those_who_know_captions_say_which() -> None:
+    game = Referential(candidates=3, length=7, vocabulary=50, shows="features")
+    for held_out in (False, True):
+        speaking, listening = captioners(game, held_out)
+        assert co_player(speaking) == Captioner(vocabulary=50, length=7, held_out=held_out)
+        assert co_player(listening) == CaptionListener(candidates=3, vocabulary=50, length=7, held_out=held_out)

@@ -6,24 +6,29 @@ import io
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from safetensors import safe_open
 
+from envs.coin_game import CoinGame
+from envs.face import draw
 from launch import main
-from tests.games import SHAPES
+from tests.games import SHAPES, AnyLegal
 from training import recording
 from training.evaluation.evaluate import evaluate
 from training.evaluation.statistics import bootstrap, mean_of, resampled_means
 from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player, load_agent, space_from_json, space_to_json
-from training.replay import replay
+from training.replay import moments, policy_in_words, replay, strip, table_of
 from training.run import Run, Snapshot
 from training.schemes.self_play import independent
+from training.seating import one_table
 from training.settings import BadInput, override
 
 
@@ -184,8 +189,56 @@ def test_a_recording_replays_identically(run: Run, capsys: pytest.CaptureFixture
     evaluate([run], trials=4, record=3)
     assert main(["replay", str(run.directory), "--recording", "ipd_classics-tit_for_tat-learner_1", "--trial", "2"]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("  0  before round 1 of 8\n  1  round 1: ")
     assert "round 8:" in printed
     assert "re-simulated 3 trials, identical, bit for bit" in printed
+
+
+def test_a_replay_begins_before_the_first_step_of_every_episode() -> None:
+    """Held to a rollout that is stopped before every step, where the start still stands on the table."""
+    game, seeds = CoinGame(rounds=3), torch.tensor([11, 12, 13])
+    rollout, log = recording.play(game, one_table(("any", "any"), 3), {"any": AnyLegal(game.roles[0])}, seeds, episodes=2)
+    told = moments(rollout, seeds, log, 1)
+    table = rollout.start(seeds)
+    seen = []
+    for step in range(6):
+        if step in (0, 3):
+            seen.append((step, rollout.game.describe(table.game, 1).text))
+        table, after = rollout.step(table)
+        seen.append((step + 1, rollout.game.describe(after.game, 1).text))
+    assert [(moment.steps, moment.scene.text) for moment in told] == seen
+    assert [moment.steps for moment in told] == [0, 1, 2, 3, 3, 4, 5, 6]
+    assert "before step 1 of 3: red player_0 is R, blue player_1 is B" in told[0].scene.text
+    assert "before step 1 of 3" in told[4].scene.text
+    assert told[0].scene.text != told[4].scene.text
+    assert table_of(told)[0] == ["  0", told[0].scene.text, ""]
+
+
+def test_a_strip_of_pictures_begins_with_the_start() -> None:
+    game, seeds = CoinGame(rounds=10), torch.tensor([11])
+    rollout, log = recording.play(game, one_table(("any", "any"), 1), {"any": AnyLegal(game.roles[0])}, seeds)
+    told = moments(rollout, seeds, log, 0)
+    picture = strip(told)
+    # A start and ten steps: ten frames of 96 pixels, then one and nine that are left white.
+    assert picture.shape == (192, 960, 3)
+    assert (picture[:96, :96] == draw(rollout.game.describe(rollout.start(seeds).game, 0), 96)).all()
+    assert (picture[96:, :96] == draw(told[10].scene, 96)).all()
+    assert (picture[96:, 96:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "words"),
+    [
+        ([0.625, 0.375], gym.spaces.Discrete(2), "p 0.62 0.38"),
+        ([0.1, 0.0, 0.05, 0.05, 0.25, 0.05, 0.4, 0.05, 0.05], gym.spaces.Discrete(9), "p 6: 0.40 4: 0.25 0: 0.10 2: 0.05 ..."),
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.75, 0.0, 0.0, 0.25], gym.spaces.Discrete(9, start=20), "p 25: 0.75 28: 0.25"),
+        ([0.5, 0.5, 0.2, 0.3, 0.5], gym.spaces.MultiDiscrete([2, 3]), "p 0.50 0.50 | 0.20 0.30 0.50"),
+        ([1.0] * 9, gym.spaces.MultiDiscrete([1] * 9), "p " + "1.00 | " * 8 + "..."),
+        ([1.5, 2.0, 0.5, 3.0], gym.spaces.Box(0.0, 1.0, (2,)), "a 1.50 b 0.50 | a 2.00 b 3.00"),
+    ],
+)
+def test_a_policy_is_told_whole_or_by_its_likeliest_choices(policy: list[float], space: gym.Space[Any], words: str) -> None:
+    assert policy_in_words(torch.tensor(policy), space) == words
 
 
 def tampered(path: Path, name: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from envs.donor_game import DonorGame
+from envs.iterated_dilemma import chicken, stag_hunt
 from launch import main
 from memory.depth_recurrent import DepthRecurrentConfig
 from memory.frame_stack import FrameStackConfig
@@ -17,6 +23,7 @@ from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import PRESETS
+from training.run import Run, Snapshot
 from training.settings import BadInput, from_json, load, override, to_json
 
 every_preset = pytest.mark.parametrize("preset", PRESETS)
@@ -58,9 +65,8 @@ def test_no_preset_trains_against_those_it_is_held_out_from(preset: str) -> None
 
 
 def test_overrides_reach_every_depth() -> None:
-    experiment = Experiment()
-    for assignment in ("seed=7", "game=stag_hunt", "game.rounds=12", "agent.memory=none", "agent.memory.width=9", "algorithm=a2c"):
-        experiment = override(experiment, assignment)
+    assignments = ("seed=7", "game=stag_hunt", "game.rounds=12", "agent.memory=none", "agent.memory.width=9", "algorithm=a2c")
+    experiment = override(Experiment(), *assignments)
     assert experiment.seed == 7
     assert experiment.game.payoffs[0][0] == (4.0, 4.0)
     assert experiment.game.rounds == 12
@@ -69,14 +75,13 @@ def test_overrides_reach_every_depth() -> None:
 
 
 def test_a_memory_within_a_memory_can_be_chosen_and_set() -> None:
-    experiment = Experiment()
-    for assignment in (
+    assignments = (
         "agent.memory=depth_recurrent",
         "agent.memory.core=frame_stack",
         "agent.memory.core.frames=3",
         "agent.memory.width=9",
-    ):
-        experiment = override(experiment, assignment)
+    )
+    experiment = override(Experiment(), *assignments)
     assert experiment.agent.memory == DepthRecurrentConfig(9, FrameStackConfig(frames=3))
     assert from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
     assert experiment.agent.memory.build(4).core.layers[0].weight.shape == (9, 27)
@@ -86,6 +91,35 @@ def test_a_whole_number_will_do_for_a_real_one_but_not_the_other_way() -> None:
     assert override(Experiment(), "algorithm.discount=1").algorithm.discount == 1.0
     with pytest.raises(BadInput, match=r"trials is 2.5; want int"):
         override(Experiment(), "trials=2.5")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["game=donor_game", "game.rounds=2", "game.trace_depth=1"])), ids=str)
+def test_what_is_right_only_together_can_be_given_in_any_order(order: tuple[str, ...]) -> None:
+    """Neither game has fewer rounds than traces, and there are three traces unless one says otherwise."""
+    with pytest.raises(BadInput, match="trace_depth is 3"):
+        override(Experiment(), "game=donor_game", "game.rounds=2")
+    experiment = override(Experiment(), *order, "seed=3")
+    assert experiment.game == DonorGame(rounds=2, trace_depth=1)
+    assert experiment.seed == 3
+
+
+def test_a_name_can_be_given_with_its_settings() -> None:
+    experiment = override(
+        Experiment(),
+        "game=chicken:rounds=12,payoffs=[[[2,2],[0,3]],[[3,0],[1,1]]]",
+        "agent.memory=depth_recurrent:core=frame_stack,core.frames=3,width=9",
+        "agent.memory.iterations=2",
+        "algorithm=a2c:discount=1",
+    )
+    assert experiment.game == replace(chicken(), rounds=12, payoffs=(((2.0, 2.0), (0.0, 3.0)), ((3.0, 0.0), (1.0, 1.0))))
+    assert experiment.agent.memory == DepthRecurrentConfig(9, FrameStackConfig(frames=3), iterations=2)
+    assert experiment.algorithm == A2C(discount=1.0)
+
+
+def test_of_two_values_the_last_counts_and_settings_given_apart_come_after_those_given_with_a_name() -> None:
+    assert override(Experiment(), "seed=1", "seed=2").seed == 2
+    assert override(Experiment(), "game.rounds=5", "game=chicken:rounds=6").game.rounds == 5
+    assert override(Experiment(), "game=chicken:rounds=6", "game=stag_hunt").game == stag_hunt()
 
 
 def test_payoffs_can_be_given_as_json() -> None:
@@ -123,6 +157,16 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["train", "two_learners", "algorithm=pppo"], ["'pppo'", "did you mean 'ppo'?"]),
     (["train", "two_learners", "sed=3"], ["'sed'", "did you mean 'seed'?"]),
     (["train", "two_learners", "game.rouns=3"], ["'game.rouns'", "did you mean 'rounds'?"]),
+    (["train", "two_learners", "game=chicken:rouns=3"], ["'game.rouns'", "did you mean 'rounds'?"]),
+    (["train", "two_learners", "game=chicken:rounds"], ["'rounds' is no setting", "name=value"]),
+    (["train", "two_learners", "agent.memory=gru:9"], ["'9' is no setting", "name=value"]),
+    (["train", "two_learners", "game=donor_game:rounds=2", "game.trace_depth=5"], ["game.rounds=2 game.trace_depth=5: trace_depth is 5"]),
+    (["train", "two_learners", "seed=3", "trials=0", "game.rounds=9"], ["error: trials=0: trials is 0"]),
+    (["train", "two_learners", "seed=3", "trials=4", "runners=9"], ["error: trials=4 runners=9: trials is 4, fewer than the 9 runners"]),
+    (
+        ["train", "two_learners", "game=referential_captions", "game.captions=a"],
+        ["game.captions=a: captions is 'a'", "want two files or none"],
+    ),
     (["train", "two_learners", "seed"], ["'seed' is no setting", "name=value"]),
     (["train", "two_learners", "seed=three"], ["seed is 'three'", "want int"]),
     (["train", "two_learners", "seed.x=3"], ["seed is 0"]),
@@ -188,3 +232,52 @@ def test_a_mistake_gets_one_clear_line_and_exit_code_2(
     for word in words:
         assert word in printed.err
     assert list(tmp_path.iterdir()) == [], "something was written"
+
+
+def test_captions_from_files_are_learned_from_as_their_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs/games/referential.md").read_text()
+    (command,) = (line for line in page.splitlines() if "python launch.py train" in line and "captions=" in line)
+    monkeypatch.chdir(tmp_path)
+    said = [f"{colour} {thing}" for colour in ("red", "blue", "green", "grey") for thing in ("cat", "boat", "tree")]
+    annotations = [{"image_id": number, "caption": text} for number, text in enumerate(said)]
+    Path("captions_train.json").write_text(json.dumps({"images": [{"id": number} for number in range(12)], "annotations": annotations}))
+    np.save("features.npy", np.eye(12, 5, dtype=np.float32))
+    trained: list[PlainTrainer] = []
+
+    def train_plainly(run: Run, snapshot: Snapshot | None) -> None:
+        trained.append(PlainTrainer(run.experiment, {}))
+        trained[0].train()
+
+    monkeypatch.setattr("training.train.train", train_plainly)
+    assert main([*command.split()[2:], "trials=8", "agent.memory.width=8"]) == 0
+    (run,) = Path("runs").iterdir()
+    game = Run.open(run).experiment.game
+    assert (game.captions, game.features, game.shows) == ("captions_train.json", "features.npy", "features")
+    assert game.world == 12
+    assert trained[0].iteration == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (Exception("The current node timed out\nduring startup."), "Ray did not start (The current node timed out during startup.); want"),
+        (TimeoutError("Timed out after 30 seconds"), "Ray did not start (Timed out after 30 seconds); want"),
+        (ConnectionError(), "Ray did not start (ConnectionError); want"),
+    ],
+)
+def test_a_machine_too_busy_to_start_ray_is_told_in_one_line(
+    failure: Exception, words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuse(**_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", refuse)
+    assert main(["train", "two_learners", "trials=8", "--runs", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert words in printed.err

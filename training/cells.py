@@ -41,9 +41,9 @@ def run_cells(parts: Mapping[str, Work], directory: Path, workers: int, seconds:
         while waiting or running:
             while waiting and len(running) < workers:
                 name, work = waiting.pop(0)
-                process = context.Process(target=_carry_out, args=(work, directory / name), daemon=True)
-                process.start()
-                running[process.sentinel] = _Running(name, process, time.monotonic() + seconds)
+                started = context.Process(target=_carry_out, args=(work, directory / name), daemon=True)
+                started.start()
+                running[started.sentinel] = _Running(name, started, time.monotonic() + seconds)
             next_deadline = min(each.deadline for each in running.values())
             wait(list(running), timeout=max(0.0, next_deadline - time.monotonic()))
             for sentinel, (name, process, deadline) in list(running.items()):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import gymnasium as gym
 import torch
 
 from agents.agent import Agent
-from envs.game import Role
+from envs.game import Game, Role, role_of_seat, seat_count
 from envs.third_party import ThirdPartyGame
 from training import identity
-from training.evaluation.suites import SUITES
+from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Suite
 from training.experiment import Experiment
 from training.foreign import Foreign
 from training.population import co_player
@@ -28,7 +29,7 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
             raise BadInput("device is 'cuda', but a third-party game plays on a CPU; want 'cpu'")
     suite = lookup(SUITES, experiment.suite, "suite")
     if evaluates:
-        suite(experiment).check_fits(experiment.game)
+        _check_suite(suite(experiment), experiment)
     if experiment.agent.acts == "best" and not experiment.algorithm.wants_answers:
         raise BadInput("agent.acts is 'best': whoever learns from rewards must try things out; want 'sample', or algorithm=supervised")
     try:
@@ -43,11 +44,14 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
     for name in experiment.scheme.co_players(experiment.game):
         occupant = co_player(name)
         if name in roles:
-            check_fits(name, occupant, roles[name])
+            check_fits(name, occupant, roles[name], experiment.game)
 
 
-def check_fits(name: str, occupant: Any, role: Role) -> None:
-    """Raises BadInput where an occupant cannot sit in a role: which of its spaces differ, or what it reads that is not shown."""
+def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -> None:
+    """Raises BadInput where an occupant cannot sit in a role: which of its spaces differ, or what it reads that is not shown.
+
+    game: the role's. With it, settings that must be the game's are compared too, and the error says which would do.
+    """
     if isinstance(occupant, Agent):
         perceived = {field: space for field, space in occupant.observation_space.items() if field != identity.FIELD}
         shown = {field: space for field, space in role.observation_space.items() if field != identity.FIELD}
@@ -56,16 +60,74 @@ def check_fits(name: str, occupant: Any, role: Role) -> None:
         pairs = [("action", occupant.action_space, role.action_space), *((field, perceived[field], shown[field]) for field in shown)]
         for what, own, the_games in pairs:
             if own != the_games:
-                raise BadInput(f"agent {name} has {what} {own}; {role.name} has {the_games} in this game")
+                raise BadInput(f"agent {name} has {what} {_in_one_line(own)}; {role.name} has {_in_one_line(the_games)} in this game")
         return
     if isinstance(occupant, Foreign):
         occupant.role = role
+    amiss, wants = _amiss(occupant, role), _other_settings(occupant, game)
+    if wants and (amiss or hasattr(occupant, "settings_in")):
+        amiss = amiss or ", ".join(f"its {setting} is {getattr(occupant, setting)}" for setting in wants)
+        try:
+            would_fit = not _amiss(replace(occupant, **wants), role)
+        except ValueError as error:
+            raise BadInput(f"{name!r} cannot play this game: {error}") from error
+        if would_fit:
+            said = (f"{setting}={list(value) if isinstance(value, tuple) else value}" for setting, value in wants.items())
+            amiss += f"; want {','.join(said)}"
+    if amiss:
+        raise BadInput(f"{name!r} cannot play this game: {amiss}")
+
+
+def _amiss(occupant: Any, role: Role) -> str:
+    """What a script reads that a role is not shown, or does that the role may not, in words; "" where there is nothing."""
     for field, wanted in getattr(occupant, "reads", {}).items():
         space = role.observation_space.spaces.get(field)
         found = int(space.n) if isinstance(space, gym.spaces.Discrete) else getattr(space, "shape", None)
         if found != wanted:
             what = f"{wanted} symbols" if isinstance(wanted, int) else f"numbers of shape {wanted}"
-            raise BadInput(f"{name!r} cannot play this game: it reads {field} as {what}; the game shows {role.observation_space}")
+            return f"it reads {field} as {what}; the game shows {_in_one_line(role.observation_space)}"
+    acts = getattr(occupant, "acts", role.action_space)
+    acts = gym.spaces.Discrete(acts) if isinstance(acts, int) else acts
+    takes = _takes(role.action_space, acts)
+    return "" if takes else f"it acts in {_in_one_line(acts)}; {role.name} acts in {_in_one_line(role.action_space)}"
+
+
+def _in_one_line(space: gym.Space[Any]) -> str:
+    """NumPy breaks long arrays over several."""
+    return " ".join(str(space).split())
+
+
+def _takes(space: gym.Space[Any], acts: gym.Space[Any]) -> bool:
+    """Whether every one of these actions, counted alike, is in the space."""
+    match space, acts:
+        case gym.spaces.Discrete(), gym.spaces.Discrete():
+            return bool(acts.start == space.start and acts.n <= space.n)
+        case gym.spaces.MultiDiscrete(), gym.spaces.MultiDiscrete():
+            return acts.shape == space.shape and bool(((acts.start == space.start) & (acts.nvec <= space.nvec)).all())
+    return acts == space
+
+
+def _other_settings(occupant: Any, game: Game | None) -> dict[str, Any]:
+    """Settings that a script has otherwise than a game wants, as it says itself; else those that the game has too, under the same name."""
+    if game is None or not is_dataclass(occupant):
+        return {}
+    if hasattr(occupant, "settings_in"):
+        wanted = occupant.settings_in(game)
+    else:
+        wanted = {field.name: getattr(game, field.name) for field in fields(occupant) if hasattr(game, field.name)}
+    return {setting: value for setting, value in wanted.items() if getattr(occupant, setting) != value}
+
+
+def _check_suite(suite: Suite, experiment: Experiment) -> None:
+    """That a suite's seats are the game's, and that whoever is named for one can sit there."""
+    game = experiment.game
+    suite.check_fits(game)
+    own = {FOCAL, PARTNER, OTHER_SEED, *experiment.scheme.learners(game)}
+    roles = [role_of_seat(game, seat)[0] for seat in range(seat_count(game))]
+    seated = {(name, role.name): role for scenario in suite.scenarios for name, role in zip(scenario.seats, roles, strict=True)}
+    for (name, _), role in seated.items():
+        if name not in own:
+            check_fits(name, co_player(name), role, game)
 
 
 def _check_sizes(experiment: Experiment) -> None:

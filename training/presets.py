@@ -16,6 +16,7 @@ from envs.commons import Commons
 from envs.diagnostics.hidden_markov import HiddenMarkov
 from envs.diagnostics.linear_regression import LinearRegression
 from envs.diagnostics.match_to_sample import MatchToSample
+from envs.diagnostics.sorting import Sorting
 from envs.donor_game import donor_game_in_quarters
 from envs.iterated_dilemma import prisoners_dilemma
 from envs.public_goods import PublicGoods
@@ -41,6 +42,7 @@ PRESETS: dict[str, str] = {
     "commons_quick": "training.presets:commons_quick",
     "match_to_sample_quick": "training.presets:match_to_sample_quick",
     "hidden_markov_quick": "training.presets:hidden_markov_quick",
+    "sorting_quick": "training.presets:sorting_quick",
     "hidden_object_quick": "training.presets:hidden_object_quick",
 }
 
@@ -181,6 +183,7 @@ def referential_gumbel_quick() -> Experiment:
     accuracy above 0.9 between the learners.
     """
     quick = referential_quick()
+    assert isinstance(quick.game, Referential)
     game = replace(quick.game, cost=0.0)
     speaking, _ = people(game, first=0)
     return replace(
@@ -194,9 +197,9 @@ def referential_gumbel_quick() -> Experiment:
         algorithm=StraightThrough(
             learning_rate=0.003,
             final_learning_rate=0.0006,
-            # Without it the speaker settles on words of which several mean the same.
-            entropy_coefficient=0.002,
-            final_entropy_coefficient=0.0002,
+            # Without it the speaker may fall silent before anybody understands it, or settle on words of which several mean the same.
+            entropy_coefficient=0.02,
+            final_entropy_coefficient=0.0005,
             epochs=4,
             minibatches=4,
         ),
@@ -213,11 +216,11 @@ def linear_regression_quick() -> Experiment:
     return Experiment(
         preset="linear_regression_quick",
         game=LinearRegression(),
-        agent=AgentConfig(memory=DeltaRuleConfig(64), activation="none", acts="best"),
+        agent=AgentConfig(memory=DeltaRuleConfig(64), embedding=64, activation="none", acts="best"),
         scheme=SelfPlay(),
-        algorithm=Supervised(learning_rate=0.003, final_learning_rate=0.0003, minibatches=8),
+        algorithm=Supervised(learning_rate=0.003, final_learning_rate=0.0001, minibatches=16),
         trials=256,
-        iterations=600,
+        iterations=500,
         suite="alone",
     )
 
@@ -346,6 +349,26 @@ def hidden_markov_quick() -> Experiment:
         algorithm=Supervised(learning_rate=0.003, final_learning_rate=0.001, minibatches=8),
         trials=256,
         iterations=40,
+        suite="alone",
+    )
+
+
+def sorting_quick() -> Experiment:
+    """Sorting five numbers by pointing, taught: twenty iterations, seconds of one core.
+
+    Promise, on every seed and luck that no run trains on: more than 0.95 of the choices are right. Seeds 0 to 2: 1.000, and every row
+    sorted, in 2,000 trials each. It is that easy because a network that points starts out all but linear in an item's number, so that
+    before training seed 1 sorts already and seeds 0 and 2 take the greatest.
+    """
+    return Experiment(
+        preset="sorting_quick",
+        game=Sorting(),
+        # What was taken is seen to be gone. Perceiving places would tie it to five of them.
+        agent=AgentConfig(memory=GRUConfig(32), sees_action=False, acts="best"),
+        scheme=SelfPlay(),
+        algorithm=Supervised(learning_rate=0.01, final_learning_rate=0.001, minibatches=4),
+        trials=256,
+        iterations=20,
         suite="alone",
     )
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
+from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 
+from envs.chance import Purpose, fold
 from envs.face import draw
-from envs.game import seats_of
+from envs.game import Scene, seats_of
 from training import recording, tree
 from training.board import Board
 from training.rollout import Rollout, Step
@@ -19,6 +23,8 @@ from training.run import Run
 from training.settings import BadInput, nearest
 
 STRIP_COLUMNS, FRAME = 10, 96
+# Up to how many choices all are told, and how many of more than that.
+SHOWN, LIKELIEST = 8, 4
 
 
 def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool = False) -> bool:
@@ -30,12 +36,13 @@ def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool
         raise BadInput(f"trial {trial}; {path.name} holds trials 0 to {trials - 1}")
     rollout, log = recording.replay(recorded, run.directory, trust)
     comparison = recording.compare(recorded, log)
-    rows = table_of(rollout, log, trial)
+    told = moments(rollout, recorded.tensors["seeds"], log, trial)
+    rows = table_of(told)
     for row in rows:
-        console.print(Text("  ".join(row)), soft_wrap=True)
+        console.print(Text("  ".join(row).rstrip()), soft_wrap=True)
     board = Board(run.directory)
     board.table(f"replay/{path.stem}/{trial}", ["step", "what happened", "who expected what"], rows)
-    board.picture(f"replay/{path.stem}/{trial}", strip(rollout, log, trial))
+    board.picture(f"replay/{path.stem}/{trial}", strip(told))
     board.close()
     said = {True: "identical, bit for bit", False: f"the same up to rounding ({comparison.worst:.1e})"}[comparison.identical]
     verdict = f"NOT the same: {comparison.differs} differs" if comparison.differs else said
@@ -56,34 +63,82 @@ def find(run: Run, name: str | None) -> Path:
     return paths[stem]
 
 
-def table_of(rollout: Rollout, log: Step, trial: int) -> list[list[str]]:
-    """One row per step of the trial: its number, the scene after it, and each watched seat's policy and value before it."""
-    names = [name for name, _, _ in seats_of(rollout.game)]
-    rows = []
+class Moment(NamedTuple):
+    """A trial between two steps. steps: how many were taken. thoughts: each watched seat's policy and value before the last of them."""
+
+    steps: int
+    scene: Scene
+    thoughts: str = ""
+
+
+def moments(rollout: Rollout, seeds: Int64[Tensor, "B"], log: Step, trial: int) -> list[Moment]:
+    """What there is to see of a trial: every episode's start, which the log does not hold, and what each step made of it."""
+    told: list[Moment] = []
+    episode = 0
     for step in range(log.ended.shape[0]):
         if int(log.trial[step, trial]) > 0:
             break
+        if bool(log.began[step, trial]):
+            # As in the rollout: an episode's luck follows from its trial's and its number.
+            start = rollout.game.start(fold(seeds[trial : trial + 1], Purpose.EPISODE, episode))
+            told.append(Moment(step, rollout.game.describe(start, 0)))
+            episode += 1
         scene = rollout.game.describe(tree.rows_of(log.game, step), trial)
-        thoughts = []
-        for number, group in enumerate(rollout.groups):
-            decision = log.decisions[number]
-            for row in (group.games == trial).nonzero()[:, 0].tolist():
-                words = []
-                if decision.policy is not None:
-                    shown = decision.policy[step, row].flatten().tolist()[:8]
-                    words.append("p " + " ".join(f"{value:.2f}" for value in shown))
-                if decision.value is not None:
-                    words.append(f"value {decision.value[step, row].item():.2f}")
-                if words:
-                    thoughts.append(f"{names[int(group.seats[row])]} ({group.occupant}): {', '.join(words)}")
-        rows.append([f"{step + 1:3d}", scene.text, "; ".join(thoughts)])
-    return rows
+        told.append(Moment(step + 1, scene, _thoughts(rollout, log, step, trial)))
+    return told
 
 
-def strip(rollout: Rollout, log: Step, trial: int) -> NDArray[Any]:
+def _thoughts(rollout: Rollout, log: Step, step: int, trial: int) -> str:
+    names = [name for name, _, _ in seats_of(rollout.game)]
+    thoughts = []
+    for group, decision in zip(rollout.groups, log.decisions, strict=True):
+        for row in (group.games == trial).nonzero()[:, 0].tolist():
+            words = []
+            if decision.policy is not None:
+                words.append(policy_in_words(decision.policy[step, row].flatten(), group.role.action_space))
+            if decision.value is not None:
+                words.append(f"value {decision.value[step, row].item():.2f}")
+            if words:
+                thoughts.append(f"{names[int(group.seats[row])]} ({group.occupant}): {', '.join(words)}")
+    return "; ".join(thoughts)
+
+
+def policy_in_words(policy: Float[Tensor, "Q"], space: gym.Space[Any]) -> str:
+    """Probabilities of a few choices in their order, "p 0.62 0.38"; of many the likeliest by number, "p 87: 0.61 4: 0.22 ...".
+
+    Of bounded numbers the two parameters of each distribution, "a 1.20 b 0.95". Between several choices or numbers stands a |.
+    """
+    if isinstance(space, gym.spaces.Box):
+        parts = [f"a {a:.2f} b {b:.2f}" for a, b in policy.reshape(2, -1).T.tolist()]
+        return " | ".join(_first(parts))
+    is_single = isinstance(space, gym.spaces.Discrete)
+    sizes, starts = ([int(space.n)], [int(space.start)]) if is_single else (space.nvec.tolist(), space.start.tolist())
+    parts = [_choice_in_words(part, start) for part, start in zip(policy.split(sizes), starts, strict=True)]
+    return "p " + " | ".join(_first(parts))
+
+
+def _choice_in_words(probabilities: Float[Tensor, "A"], start: int) -> str:
+    if len(probabilities) <= SHOWN:
+        return " ".join(f"{each:.2f}" for each in probabilities.tolist())
+    likeliest = probabilities.sort(descending=True, stable=True)
+    pairs = [*zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)]
+    # What a mask forbids has probability 0.
+    possible = [f"{start + number}: {each:.2f}" for number, each in pairs if each > 0]
+    return " ".join(possible if len(possible) <= LIKELIEST else [*possible[:LIKELIEST], "..."])
+
+
+def _first(parts: list[str]) -> list[str]:
+    return parts if len(parts) <= SHOWN else [*parts[:SHOWN], "..."]
+
+
+def table_of(told: list[Moment]) -> list[list[str]]:
+    """One row per moment: how many steps were taken, the scene, and who expected what."""
+    return [[f"{moment.steps:3d}", moment.scene.text, moment.thoughts] for moment in told]
+
+
+def strip(told: list[Moment]) -> NDArray[Any]:
     """The trial as one picture, frames left to right, then down."""
-    steps = [step for step in range(log.ended.shape[0]) if int(log.trial[step, trial]) == 0]
-    frames = [draw(rollout.game.describe(tree.rows_of(log.game, step), trial), FRAME) for step in steps]
+    frames = [draw(moment.scene, FRAME) for moment in told]
     blank = np.full_like(frames[0], 255)
     frames += [blank] * (-len(frames) % STRIP_COLUMNS)
     rows = [np.concatenate(frames[first : first + STRIP_COLUMNS], 1) for first in range(0, len(frames), STRIP_COLUMNS)]

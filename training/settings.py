@@ -13,7 +13,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from beartype.door import is_bearable
 
@@ -142,51 +142,92 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
     return parts
 
 
-def override(settings: Any, assignment: str) -> Any:
-    """Settings with one `name.name=value` carried out. Values are JSON; anything else is text.
+class _Assignment(NamedTuple):
+    """`path=text`, as a person wrote it. names: what is left of the path, below the settings in hand."""
 
-    A field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary.
+    path: str
+    names: tuple[str, ...]
+    text: str
+
+
+def override(settings: Any, *assignments: str) -> Any:
+    """Settings with every `name.name=value` carried out together. Values are JSON; anything else is text. Raises BadInput.
+
+    Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
+    for one field the last counts. A field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a
+    name from its dictionary, with settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart (`game.rounds=60`) come after.
     """
-    path, equals, text = assignment.partition("=")
+    return _replaced(settings, [_read(assignment) for assignment in assignments])
+
+
+def _read(assignment: str, above: str = "") -> _Assignment:
+    path, equals, text = (part.strip() for part in assignment.partition("="))
     if not equals:
         raise BadInput(f"{assignment!r} is no setting; write name=value, for example seed=3 or game.rounds=50")
-    return _replaced(settings, path.strip().split("."), text.strip(), path.strip())
+    return _Assignment(above + path, tuple(path.split(".")), text)
 
 
-def _replaced(settings: Any, names: list[str], text: str, path: str) -> Any:
-    name, rest = names[0], names[1:]
+def _replaced(settings: Any, assignments: list[_Assignment]) -> Any:
     known = [field.name for field in dataclasses.fields(settings)]
-    if name not in known:
-        raise BadInput(f"no setting is called {path!r}: {type(settings).__name__} has no {name!r}; {nearest(name, known)}")
-    now = getattr(settings, name)
-    if rest:
-        if not dataclasses.is_dataclass(now):
-            raise BadInput(f"no setting is called {path!r}: {name} is {now!r} and has no settings of its own")
-        value = _replaced(now, rest, text, path)
-    elif name in _BY_NAME:
-        value = _named(name, text)
-    else:
-        value = _checked(_parse(text), typing.get_type_hints(type(settings))[name], path)
+    of_field: dict[str, list[_Assignment]] = {}
+    for each in assignments:
+        if each.names[0] not in known:
+            what = f"{type(settings).__name__} has no {each.names[0]!r}; {nearest(each.names[0], known)}"
+            raise BadInput(f"no setting is called {each.path!r}: {what}")
+        of_field.setdefault(each.names[0], []).append(each)
+    changes = {name: _changed(settings, name, several) for name, several in of_field.items()}
     try:
-        return dataclasses.replace(settings, **{name: value})
+        return dataclasses.replace(settings, **changes)
     except ValueError as error:
-        raise BadInput(f"{path}={text}: {error}") from error
+        at_fault = [each for name in changes if _fails_alone(settings, name, changes[name], error) for each in of_field[name]]
+        written = " ".join(f"{each.path}={each.text}" for each in at_fault or assignments)
+        raise BadInput(f"{written}: {error}") from error
 
 
-def _named(field: str, name: str) -> Any:
-    """`game=pettingzoo:MODULE` and `scheme=NAME:CO_PLAYERS` say more behind the colon."""
-    if field == "scheme" and ":" in name:
-        name, _, co_players = name.partition(":")
-        factory = lookup(SCHEMES, name, "scheme")
-        if "co_players" not in inspect.signature(factory).parameters:
-            raise BadInput(f"scheme {name!r} takes no co-players, but {co_players!r} was given")
-        try:
-            return factory(co_players=co_players)
-        except ValueError as error:
-            raise BadInput(f"scheme={name}: {error}") from error
-    if field == "game" and name.startswith("pettingzoo:"):
-        return build(load("envs.third_party:ThirdPartyGame"), {"module": name.removeprefix("pettingzoo:")}, "game")
-    return lookup(_BY_NAME[field], name, field)()
+def _fails_alone(settings: Any, name: str, value: Any, error: ValueError) -> bool:
+    """Whether this one of several changes is enough for the same complaint."""
+    try:
+        dataclasses.replace(settings, **{name: value})
+    except ValueError as alone:
+        return str(alone) == str(error)
+    return False
+
+
+def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
+    """A field's new value. assignments: to the field itself, and to settings within it."""
+    value = getattr(settings, name)
+    own: list[_Assignment] = []
+    for each in assignments:
+        if len(each.names) > 1:
+            continue
+        if name in _BY_NAME:
+            value, more = _named(name, each.text)
+            own = [_read(assignment, f"{each.path}.") for assignment in split_outside_brackets(more, ",")]
+        else:
+            value = _checked(_parse(each.text), typing.get_type_hints(type(settings))[name], each.path)
+    within = own + [each._replace(names=each.names[1:]) for each in assignments if len(each.names) > 1]
+    if within and not dataclasses.is_dataclass(value):
+        raise BadInput(f"no setting is called {within[0].path!r}: {name} is {value!r} and has no settings of its own")
+    return _replaced(value, within) if within else value
+
+
+def _named(field: str, text: str) -> tuple[Any, str]:
+    """What goes by a name, and the settings that follow behind its colon.
+
+    Behind `scheme=NAME:` stand co-players, and behind `game=pettingzoo:` a module.
+    """
+    name, _, more = text.partition(":")
+    if field == "game" and name == "pettingzoo" and more:
+        return build(load("envs.third_party:ThirdPartyGame"), {"module": more}, "game"), ""
+    found = lookup(_BY_NAME[field], name, field)
+    if field != "scheme" or not more:
+        return found(), more
+    if "co_players" not in inspect.signature(found).parameters:
+        raise BadInput(f"scheme {name!r} takes no co-players, but {more!r} was given")
+    try:
+        return found(co_players=more), ""
+    except ValueError as error:
+        raise BadInput(f"scheme={name}: {error}") from error
 
 
 def _parse(text: str) -> Any:

@@ -81,6 +81,7 @@ CO_PLAYERS: dict[str, str] = {
     "simulated_person": "agents.co_players.referential:SimulatedPerson",
     "exact_speaker": "agents.co_players.referential:ExactSpeaker",
     "captioner": "agents.co_players.referential:Captioner",
+    "caption_listener": "agents.co_players.referential:CaptionListener",
     "literal_listener": "agents.co_players.referential:LiteralListener",
     "mood_reader": "agents.co_players.diagnostics:MoodReader",
     "ridge": "agents.co_players.diagnostics:Ridge",

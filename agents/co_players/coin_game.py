@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -37,6 +37,7 @@ class _Walker:
     """What all share; this one wants its own coins alone."""
 
     size: int = 3
+    acts: ClassVar[int] = len(STEPS)
 
     def __post_init__(self) -> None:
         if not 2 <= self.size <= 16:

@@ -1,4 +1,4 @@
-"""Scripts for the commons: how much they ask for. `players`, `levels`, `capacity` and `limit` are the game's.
+"""Scripts for the commons: how much they ask for. `players`, `levels`, `capacity` and `limit` must be the game's.
 
 What a script asks for is rounded down to a level: a careful one takes no more than it means to.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch import Tensor
 from agents.co_players.luck import Luck, new_luck
 from agents.occupant import Decision
 from envs.chance import uniform
-from envs.game import Observation
+from envs.commons import Commons
+from envs.game import Game, Observation
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,26 @@ class _Harvester:
     limit: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.players < 1:
-            raise ValueError(f"players is {self.players}; want at least 1")
-        if self.levels < 0 or self.levels == 1:
-            raise ValueError(f"levels is {self.levels}; want at least 2, or 0 for any share")
+        if not 1 <= self.players <= 100:
+            raise ValueError(f"players is {self.players}; want from 1 to 100")
+        if self.levels != 0 and not 2 <= self.levels <= 1000:
+            raise ValueError(f"levels is {self.levels}; want from 2 to 1000, or 0 for any share")
         for name in ("capacity", "limit"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number above 0")
+            if not 1e-15 <= getattr(self, name) <= 1e15:
+                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-15 to 1e15")
 
     @property
     def reads(self) -> dict[str, Any]:
         return {"stock": (), "harvests": (self.players,), "begun": 2}
+
+    @property
+    def acts(self) -> gym.Space[Any]:
+        return gym.spaces.Discrete(self.levels) if self.levels else gym.spaces.Box(0, 1, (), np.float32)
+
+    def settings_in(self, game: Game) -> dict[str, Any]:
+        if not isinstance(game, Commons):
+            return {}
+        return {name: getattr(game, name) for name in ("players", "levels", "capacity", "limit")}
 
     def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
         return new_luck(seeds)

@@ -1,6 +1,6 @@
 """Scripts for public goods: what they give, and whom they punish or vote out.
 
-`players`, `levels`, `punishment` and `exclusion` are the game's; what a script gives is rounded to the nearest level. Only `punisher`
+`players`, `levels`, `punishment` and `exclusion` must be the game's; what a script gives is rounded to the nearest level. Only `punisher`
 punishes or votes.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -16,7 +18,8 @@ from torch import Tensor
 from agents.co_players.luck import Luck, new_luck
 from agents.occupant import Decision
 from envs.chance import uniform
-from envs.game import Observation
+from envs.game import Game, Observation
+from envs.public_goods import PublicGoods
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,31 @@ class _Contributor:
     exclusion: bool = False
 
     def __post_init__(self) -> None:
-        if self.players < 2:
-            raise ValueError(f"players is {self.players}; want at least 2")
-        if self.levels < 0 or self.levels == 1:
-            raise ValueError(f"levels is {self.levels}; want at least 2, or 0 for any share")
+        if not 2 <= self.players <= 100:
+            raise ValueError(f"players is {self.players}; want from 2 to 100")
+        if self.levels != 0 and not 2 <= self.levels <= 1000:
+            raise ValueError(f"levels is {self.levels}; want from 2 to 1000, or 0 for any share")
+        if self.levels == 0 and (self.punishment or self.exclusion):
+            raise ValueError("levels is 0; with punishment or exclusion want from 2 to 1000")
 
     @property
     def reads(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"stage": 3 if self.punishment or self.exclusion else 2, "contributions": (self.players,)}
         return fields | ({"lost": ()} if self.punishment else {}) | ({"members": (self.players,)} if self.exclusion else {})
+
+    @property
+    def acts(self) -> gym.Space[Any]:
+        if self.levels == 0:
+            return gym.spaces.Box(0, 1, (), np.float32)
+        if not (self.punishment or self.exclusion):
+            return gym.spaces.Discrete(self.levels)
+        others = self.players - 1
+        return gym.spaces.MultiDiscrete([self.levels, *[self.points + 1] * others * self.punishment, *[2] * others * self.exclusion])
+
+    def settings_in(self, game: Game) -> dict[str, Any]:
+        if not isinstance(game, PublicGoods):
+            return {}
+        return {"players": game.players, "levels": game.levels, "punishment": game.punishes, "exclusion": game.exclusion}
 
     def start(self, seeds: Int64[Tensor, "N"]) -> Luck:
         return new_luck(seeds)
@@ -129,8 +148,14 @@ class Punisher(_Contributor):
         super().__post_init__()
         if not 0 <= self.demands <= 1:
             raise ValueError(f"demands is {self.demands}; want a share from 0 to 1")
-        if self.points_each < 0:
-            raise ValueError(f"points_each is {self.points_each}; want 0 or more")
+        if not 0 <= self.points_each <= 1000:
+            raise ValueError(f"points_each is {self.points_each}; want from 0 to 1000")
+
+    def settings_in(self, game: Game) -> dict[str, Any]:
+        wanted = super().settings_in(game)
+        if isinstance(game, PublicGoods) and game.punishes:
+            wanted["points_each"] = min(self.points_each, len(game.point_costs) - 1)
+        return wanted
 
     @property
     def points(self) -> int:

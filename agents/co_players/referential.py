@@ -6,6 +6,8 @@ and for listeners `candidates`. Who looks at pictures knows every picture of the
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -147,15 +149,17 @@ class ExactSpeaker(_Describer):
 class Captioner(_Speaker):
     """Says one of the captions that people gave to the target's image, known by its features.
 
-    captions, features: the game's files; vocabulary and length: the game's.
+    captions, features: the game's files; vocabulary and length: the game's. held_out: says those that are held out for evaluation (see
+    `_counted`) instead of the others.
     """
 
     captions: str = ""
     features: str = ""
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        load_captions(self.captions, self.features, self.vocabulary, self.length)
+        _counted(self._set, self.held_out)
 
     @cached_property
     def reads(self) -> dict[str, Shape]:
@@ -167,7 +171,7 @@ class Captioner(_Speaker):
 
     @cached_property
     def eye(self) -> Eye:
-        return Eye(self._set.features[self._set.rows])
+        return Eye(self._set.features, self._set.rows)
 
     def word(self, target: Tensor, state: SpeakerState) -> Int64[Tensor, "N"]:
         exists, sentences = self._on(target.device)
@@ -176,12 +180,12 @@ class Captioner(_Speaker):
         return sentences[image, which, state.place]
 
     def _made(self) -> tuple[Tensor, ...]:
-        exists = np.arange(self._set.captions.shape[1]) < self._set.counts[:, None]
-        return torch.as_tensor(exists).float(), torch.nn.functional.pad(torch.as_tensor(self._set.captions), (0, 1))
+        exists = torch.as_tensor(_counted(self._set, self.held_out))
+        return exists.float(), torch.nn.functional.pad(torch.as_tensor(self._set.captions), (0, 1))
 
 
 class ListenerState(NamedTuple):
-    """misfits: [N, C], how many words heard are false of each candidate. luck: what its chance depends on. clock: steps taken."""
+    """misfits: [N, C], how much of what was heard speaks against each candidate. luck: what its chance depends on. clock: steps taken."""
 
     misfits: Int64[Tensor, "N C"]
     luck: Int64[Tensor, "N"]
@@ -189,7 +193,38 @@ class ListenerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LiteralListener:
+class _Listener(ABC):
+    """Adds up what speaks against each candidate, word by word, and picks the one with the least; between equals it draws. It never asks.
+
+    candidates, vocabulary: the game's.
+    """
+
+    candidates: int = 10
+    vocabulary: int = 100
+
+    def __post_init__(self) -> None:
+        if self.candidates < 2:
+            raise ValueError(f"candidates is {self.candidates}; want at least 2")
+
+    @abstractmethod
+    def misfits(self, candidates: Tensor, word: Int64[Tensor, "N"], luck: Int64[Tensor, "N"]) -> Int64[Tensor, "N C"]:
+        """How much a word speaks against each candidate. luck: of each trial; it may decide who listens."""
+
+    def start(self, seeds: Int64[Tensor, "N"]) -> ListenerState:
+        zero = torch.zeros_like(seeds)
+        return ListenerState(zero[:, None].expand(-1, self.candidates), fold(seeds, Purpose.ACTION), zero)
+
+    def act(self, observation: Observation, state: ListenerState, reward: Tensor | None = None) -> tuple[Decision, ListenerState]:
+        misfits = state.misfits + self.misfits(observation["candidates"], observation["word"], state.luck)
+        draws = fold(state.luck[:, None], 1, state.clock[:, None], torch.arange(self.candidates, device=misfits.device))
+        # Twenty bits of luck below the sum decide between equals.
+        best = ((misfits << 20) + (draws & (2**20 - 1))).argmin(1)
+        picks = observation["turn"] == 1
+        return Decision(best * picks), ListenerState(misfits.masked_fill(picks[:, None], 0), state.luck, state.clock + 1)
+
+
+@dataclass(frozen=True)
+class LiteralListener(_Listener):
     """Understands English word by word, and picks the candidate of which the fewest words are false.
 
     Between equals it draws. number: understands only the words about attributes that this simulated person does; -1: all of them.
@@ -198,16 +233,13 @@ class LiteralListener:
 
     number: int = -1
     people: int = 1
-    candidates: int = 10
-    vocabulary: int = 100
     values: tuple[int, ...] = MOST_VALUES
     shows: str = "attributes"
     pixels: int = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_world(self.values, self.shows, self.vocabulary)
-        if self.candidates < 2:
-            raise ValueError(f"candidates is {self.candidates}; want at least 2")
         if self.number != -1:
             _check_people(self.number, self.people)
         elif self.people != 1:
@@ -221,22 +253,12 @@ class LiteralListener:
     def eye(self) -> Eye:
         return eye_for(self.values, self.shows, self.pixels)
 
-    def start(self, seeds: Int64[Tensor, "N"]) -> ListenerState:
-        zero = torch.zeros_like(seeds)
-        return ListenerState(zero[:, None].expand(-1, self.candidates), fold(seeds, Purpose.ACTION), zero)
-
-    def act(self, observation: Observation, state: ListenerState, reward: Tensor | None = None) -> tuple[Decision, ListenerState]:
-        candidates = observation["candidates"]
+    def misfits(self, candidates: Tensor, word: Int64[Tensor, "N"], luck: Int64[Tensor, "N"]) -> Int64[Tensor, "N C"]:
         if self.shows == "attributes":
             candidates = candidates.unflatten(1, (self.candidates, len(self.values)))
         pictures = self.eye(candidates.flatten(0, 1)).unflatten(0, (-1, self.candidates))
-        who = integers(state.luck, self.people, 0)[:, None]
-        misfit = state.misfits + self._false(candidates.device)[who, observation["word"][:, None], pictures]
-        draws = fold(state.luck[:, None], 1, state.clock[:, None], torch.arange(self.candidates, device=who.device))
-        # Twenty bits of luck below the count decide between equals.
-        best = ((misfit << 20) + (draws & (2**20 - 1))).argmin(1)
-        picks = observation["turn"] == 1
-        return Decision(best * picks), ListenerState(misfit.masked_fill(picks[:, None], 0), state.luck, state.clock + 1)
+        who = integers(luck, self.people, 0)[:, None]
+        return self._false(candidates.device)[who, word[:, None], pictures]
 
     def _false(self, device: torch.device) -> Int64[Tensor, "K V W"]:
         """Of how many attributes of a picture a word is false, to each of the people."""
@@ -256,6 +278,84 @@ class LiteralListener:
         return {}
 
 
+@dataclass(frozen=True)
+class CaptionListener(_Listener):
+    """Knows the captions that people gave to images, and picks the candidate whose captions lack the least of what it hears.
+
+    A word counts for as much as it tells: the logarithm of how many images there are to each that has it in its captions. Between equals it
+    draws. length, captions, features: the game's. held_out: it knows those that are held out for evaluation (see `_counted`) instead of
+    the others. It never asks.
+    """
+
+    length: int = 15
+    captions: str = ""
+    features: str = ""
+    held_out: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _counted(self._set, self.held_out)
+
+    @cached_property
+    def reads(self) -> dict[str, Shape]:
+        return {"candidates": (self.candidates, self._set.features.shape[1]), "word": self.vocabulary, "turn": 2}
+
+    @property
+    def _set(self) -> CaptionSet:
+        return load_captions(self.captions, self.features, self.vocabulary, self.length)
+
+    @cached_property
+    def eye(self) -> Eye:
+        return Eye(self._set.features, self._set.rows)
+
+    def misfits(self, candidates: Tensor, word: Int64[Tensor, "N"], luck: Int64[Tensor, "N"]) -> Int64[Tensor, "N C"]:
+        captions, tells = self._on(candidates.device)
+        images = self.eye(candidates.flatten(0, 1)).unflatten(0, (-1, self.candidates))
+        return (captions[images] != word[:, None, None]).all(2) * tells[word][:, None]
+
+    def _on(self, device: torch.device) -> tuple[Int64[Tensor, "I KL"], Int64[Tensor, "V"]]:
+        """The words of each image's captions, and how much each word tells, in thousandths: whole numbers add up alike on every device."""
+        if device not in self._copies:
+            known = _counted(self._set, self.held_out)
+            captions = (self._set.captions * known[..., None]).reshape(len(known), -1)
+            images = np.zeros(self.vocabulary, dtype=np.int64)
+            for words in captions:
+                images[np.unique(words)] += 1
+            # What no caption has tells nothing, nor does the end of a message.
+            tells = np.where(images > 0, np.round(1000 * np.log(len(captions) / images.clip(1))), 0).astype(np.int64)
+            tells[END] = 0
+            self._copies[device] = torch.as_tensor(captions).to(device), torch.as_tensor(tells).to(device)
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
+
+
+def _counted(images: CaptionSet, held_out: bool) -> Bool[NDArray[Any], "I K"]:
+    """Which captions count. Of every image that has several, the last one is held out for evaluation; an only one counts either way.
+
+    Raises ValueError where no image has several, so that nothing is held out.
+    """
+    if held_out and images.counts.max() < 2:
+        raise ValueError("held_out is True; no image has two captions, of which one could be held out; want False, or more captions")
+    which, counts = np.arange(images.captions.shape[1]), images.counts[:, None]
+    is_last = which == counts - 1
+    return is_last if held_out else (which < counts) & (~is_last | (counts == 1))
+
+
+def captioners(game: Referential, held_out: bool) -> tuple[str, str]:
+    """Names of those who know the held-out captions of a game's images, or the others: one who says them and one who listens."""
+    files = f"captions={_quoted(game.captions)},features={_quoted(game.features)},held_out={json.dumps(held_out)}"
+    world = f"vocabulary={game.vocabulary},length={game.length},{files}"
+    return f"captioner:{world}", f"caption_listener:{world},candidates={game.candidates}"
+
+
+def _quoted(text: str) -> str:
+    """As JSON in which none of the signs is left at which names are split."""
+    return re.sub(r"[][(),+*:=]", lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(text))
+
+
 def people(game: Referential, first: int, count: int = 8) -> tuple[str, str]:
     """Names of those who live in a game's world: one who speaks and one who listens, of `count` simulated people from number `first`."""
     values = str(list(game.values)).replace(" ", "")
@@ -266,13 +366,15 @@ def people(game: Referential, first: int, count: int = 8) -> tuple[str, str]:
 class Eye:
     """Recognises what it has seen before by a fingerprint of its bits.
 
-    appearances: [W, ...], one for every object, of whole numbers or float32. Of equal ones it takes the first.
+    appearances: [M, ...] of whole numbers or float32. rows: [W], the appearance of every object; without them, one after another. Of
+    equal ones it takes the first.
     """
 
-    def __init__(self, appearances: NDArray[Any]) -> None:
+    def __init__(self, appearances: NDArray[Any], rows: NDArray[Any] | None = None) -> None:
+        rows = np.arange(len(appearances)) if rows is None else rows
         # In parts: a file's features need not be in memory all at once.
-        parts = np.array_split(appearances, -(-len(appearances) // 512))
-        known = torch.cat([_fingerprint(torch.as_tensor(part)) for part in parts]).sort(stable=True)
+        parts = np.array_split(rows, -(-len(rows) // 512))
+        known = torch.cat([_fingerprint(torch.as_tensor(appearances[part])) for part in parts]).sort(stable=True)
         self._known: dict[torch.device, tuple[Tensor, ...]] = {torch.device("cpu"): (known.values, known.indices)}
 
     def __call__(self, seen: Tensor) -> Int64[Tensor, "N"]:

@@ -91,7 +91,7 @@ class HiddenMarkov:
         return {"guesser": Answer(action, torch.ones_like(action, dtype=torch.bool))}
 
     def step(self, state: MoodState, actions: Mapping[str, Tensor]) -> tuple[MoodState, Turn]:
-        guess, step = actions["guesser"][:, 0].long(), state.step + 1
+        guess, step = actions["guesser"][:, 0], state.step + 1
         correct = (guess == state.act).float()
         to = self.tables(guess.device).to[state.mood]
         mood = categorical(to, uniform(state.seed, Purpose.GAME, step, 0))

@@ -89,7 +89,7 @@ class ModularAddition:
         return {"adder": Answer(action, torch.ones_like(action, dtype=torch.bool))}
 
     def step(self, state: AdditionState, actions: Mapping[str, Tensor]) -> tuple[AdditionState, Turn]:
-        said, step = actions["adder"][:, 0].long(), state.step + 1
+        said, step = actions["adder"][:, 0], state.step + 1
         correct = (said == self._sum(state.question)).float()
         after = AdditionState(state.seed, step, self._question(state.seed, step), state.question, said)
         return after, Turn({"adder": correct[:, None]}, step >= self.rounds, {"correct": correct})

@@ -2,7 +2,7 @@
 
 Actions: one of `items` places.
 Observations: `items`, for each place its number (in [0, 1)) and 1 if the item is still there, both 0 once it was taken; where `recalls`,
-    only the first observation shows numbers. `action_mask`, 1 for items that are left.
+    the field is called `places` and only the first observation shows numbers. `action_mask`, 1 for items that are left.
 Reward: 1 for the smallest of those left, else 0. What was pointed at is taken either way.
 End: after `items` steps.
 Chance: the numbers are different multiples of 1 / 256, in every order with the same probability.
@@ -56,10 +56,15 @@ class Sorting:
         if not 2 <= self.items <= NUMBERS:
             raise ValueError(f"items is {self.items}; want from 2 to {NUMBERS}")
 
+    @property
+    def field(self) -> str:
+        """What the observation is called. Agents point at `items`, and where the numbers are gone that is no help: all look alike."""
+        return "places" if self.recalls else "items"
+
     @cached_property
     def roles(self) -> tuple[Role, ...]:
         sees = gym.spaces.Dict(
-            {"items": gym.spaces.Box(0, 1, (self.items, 2), np.float32), ACTION_MASK: gym.spaces.MultiBinary(self.items)}
+            {self.field: gym.spaces.Box(0, 1, (self.items, 2), np.float32), ACTION_MASK: gym.spaces.MultiBinary(self.items)}
         )
         return (Role("sorter", 1, sees, gym.spaces.Discrete(self.items)),)
 
@@ -79,14 +84,14 @@ class Sorting:
         items = torch.stack([(state.numbers / NUMBERS).where(shown, 0.0), state.left.float()], -1)
         # After the last choice nothing is left; a mask must allow something.
         allowed = state.left | (state.step >= self.items)[:, None]
-        return {"sorter": {"items": items[:, None], ACTION_MASK: allowed.to(torch.int8)[:, None]}}
+        return {"sorter": {self.field: items[:, None], ACTION_MASK: allowed.to(torch.int8)[:, None]}}
 
     def answers(self, state: SortingState) -> dict[str, Answer]:
         action = self._smallest(state)[:, None]
         return {"sorter": Answer(action, torch.ones_like(action, dtype=torch.bool))}
 
     def step(self, state: SortingState, actions: Mapping[str, Tensor]) -> tuple[SortingState, Turn]:
-        pointed, step = actions["sorter"][:, 0].long(), state.step + 1
+        pointed, step = actions["sorter"][:, 0], state.step + 1
         correct = pointed == self._smallest(state)
         left = state.left & (torch.arange(self.items, device=pointed.device) != pointed[:, None])
         faultless, over = state.faultless & correct, step >= self.items

@@ -12,13 +12,10 @@ Source: the object permanence task of Lampinen et al. 2021 (arXiv 2105.14039), w
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -27,35 +24,16 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from envs.chance import Purpose, integers, permutation
-from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
+from envs.game import ACTION_MASK, Observation, Role, Scene, Turn
 from envs.rooms3d.camera import Camera
 from envs.rooms3d.primitives import FAR, Kind, Slots, constant
-from envs.rooms3d.world import ACTIONS, World, WorldState, one_room
+from envs.rooms3d.tasks import BROWN, DOWN, KINDS, MOVES, NAMES, PAINTS, START, TARGET, Spot, check_moves, check_row, row, scene, taken
+from envs.rooms3d.world import World, WorldState, one_room
 
-COLOURS = {
-    "red": (0.90, 0.10, 0.10),
-    "green": (0.10, 0.75, 0.15),
-    "blue": (0.10, 0.20, 0.95),
-    "yellow": (1.00, 0.90, 0.05),
-    "purple": (0.60, 0.10, 0.75),
-    "cyan": (0.05, 0.85, 0.90),
-    "orange": (1.00, 0.50, 0.00),
-    "white": (1.00, 1.00, 1.00),
-}
-SHAPES = {"ball": Kind.BALL, "cube": Kind.BOX, "cone": Kind.CONE, "cylinder": Kind.CYLINDER, "pyramid": Kind.PYRAMID}
-# The first have different colours and shapes; every colour comes with every shape before any of both comes again.
-NAMES = tuple(f"{list(COLOURS)[number % 8]} {list(SHAPES)[(number + number // 8) % 5]}" for number in range(len(COLOURS) * len(SHAPES)))
-# Boxes open and close by the schedule alone.
-MOVES = ACTIONS[: ACTIONS.index("lift")]
-# Of a box: half its width and height, its colour, and from one's middle to the next one's.
-HALF, TALL, WOOD, APART = 0.22, 0.22, (0.55, 0.40, 0.25), 1.1
+# Of a box: half its width and height, and its colour.
+HALF, TALL, WOOD = 0.22, 0.22, (0.55, 0.40, 0.25)
 # Half an object's height, and how high it floats before it is lowered into its box.
 OBJECT, ABOVE = 0.17, 0.72
-# From the wall behind to the agent, and from the boxes to the wall behind them.
-START, BEHIND = 0.5, 0.7
-# In pictures for people: pixels of a side.
-VIEW = 40
-INK, PAPER, BROWN, TARGET = (40, 44, 52), (226, 222, 214), (140, 102, 64), (64, 145, 108)
 
 
 class HiddenState(NamedTuple):
@@ -108,13 +86,8 @@ class HiddenObject:
             raise ValueError(f"delay is {self.delay}; want (least, most) steps, from 0 to 100,000")
         if not 1 <= self.limit <= 100_000:
             raise ValueError(f"limit is {self.limit}; want from 1 to 100,000 steps")
-        if not 2.2 <= self.room <= 50.0:
-            raise ValueError(f"room is {self.room}; want from 2.2 to 50 metres, room for the agent before the boxes")
-        fit = int(self.room / APART)
-        if self.boxes > fit:
-            raise ValueError(f"boxes is {self.boxes}; want at most {fit} in a room of {self.room} metres, or a larger room")
-        if not set(self.moves) <= set(MOVES) or len(set(self.moves)) < len(self.moves) or self.moves[:1] != ("stay",):
-            raise ValueError(f"moves is {self.moves}; want stay first, then different ones of {', '.join(MOVES[1:])}")
+        check_row("boxes", self.boxes, self.room)
+        check_moves(self.moves)
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
@@ -160,7 +133,8 @@ class HiddenObject:
         world = self.world.start(place, zero[:, None], self._things(objects, box))
         # It looks down a little, so that boxes stay in view when they are near.
         world = world._replace(
-            tilt=torch.full_like(world.tilt, -round(15 / self.turn)), inside=torch.cat([(zero - 1)[:, None].expand(-1, self.boxes), box], 1)
+            tilt=torch.full_like(world.tilt, -round(DOWN / self.turn)),
+            inside=torch.cat([(zero - 1)[:, None].expand(-1, self.boxes), box], 1),
         )
         state = HiddenState(seeds, zero, world, objects, box, (self.show + delays).cumsum(1), asked, zero - 1)
         return self._staged(state)
@@ -184,8 +158,7 @@ class HiddenObject:
     def step(self, state: HiddenState, actions: Mapping[str, Tensor]) -> tuple[HiddenState, Turn]:
         """actions: {"seeker": [B, 1]}."""
         is_free = state.step >= state.ready[:, -1]
-        table = constant(tuple(ACTIONS.index(name) for name in self.moves), state.step.device)
-        action = torch.where(is_free[:, None], table[actions["seeker"].long()], 0)
+        action = torch.where(is_free[:, None], taken(self.moves, actions["seeker"]), 0)
         world = self.world.move(state.world, action)
         gaps = self.world.gaps(world)[:, 0, : self.boxes]
         # Farther than that it could be, though the next step is blocked.
@@ -198,13 +171,12 @@ class HiddenObject:
         return after, Turn({"seeker": right[:, None]}, over, measures)
 
     def _box_places(self) -> tuple[tuple[float, float, float], ...]:
-        return tuple(((number - (self.boxes - 1) / 2) * APART, TALL, self.room - BEHIND) for number in range(self.boxes))
+        return row(self.boxes, self.room, TALL)
 
     def _things(self, objects: Int64[Tensor, "B O"], box: Int64[Tensor, "B O"]) -> Slots:
         """The boxes, then the objects over the middles of theirs; `_staged` says how high."""
         batch, device = len(objects), objects.device
-        kinds = constant(tuple(int(SHAPES[name.split()[1]]) for name in NAMES), device)
-        colours = constant(tuple(COLOURS[name.split()[0]] for name in NAMES), device)
+        kinds, colours = constant(KINDS, device), constant(PAINTS, device)
         places = constant(self._box_places(), device)
         crates = torch.full((batch, self.boxes), int(Kind.CRATE), device=device)
         kind = torch.cat([crates, kinds[objects]], 1)
@@ -258,42 +230,11 @@ class HiddenObject:
             ]
             words = f"waits; hidden: {', '.join(hidden)}"
         when = f"step {step} of {ready[-1] + self.limit}"
-        return Scene(f"{when}: {words}", tuple(self._marks(state, index, when, words)))
-
-    def _marks(self, state: HiddenState, index: int, when: str, words: str) -> list[Mark]:
-        """What the seeker sees, as boxes, one for every run of a colour in a row; the room from above; what happens."""
-        world = WorldState(*(_row(field, index) for field in state.world))
-        image = self.world.look(world, Camera(VIEW)).pixels[0, 0].numpy()
-        pixel, marks = 0.6 / VIEW, []
-        for row, line in enumerate(image):
-            edges = [0, *(np.flatnonzero((line[1:] != line[:-1]).any(1)) + 1).tolist(), VIEW]
-            for first, last in pairwise(edges):
-                red, green, blue = line[first].tolist()
-                x, y = 0.03 + pixel * (first + last) / 2, 0.05 + pixel * (row + 0.5)
-                marks.append(Mark("box", x, y, pixel * (last - first) * 1.02, (red, green, blue), height=pixel * 1.1))
-        metre = 0.31 / self.room
-        marks.append(Mark("box", 0.82, 0.26, 0.31, PAPER))
-        asked = int(state.box[index, int(state.asked[index])])
-        for number, (x, _, z) in enumerate(self._box_places()):
-            colour = TARGET if number == asked else BROWN
-            marks.append(Mark("box", 0.82 + x * metre, 0.415 - z * metre, 2.4 * HALF * metre, colour))
-            marks.append(Mark("text", 0.82 + x * metre, 0.415 - z * metre, 1.8 * HALF * metre, PAPER, str(number + 1)))
-        x, z = world.place[0, 0].tolist()
-        sin, cos = (
-            math.sin(int(world.heading[0, 0]) * math.radians(self.turn)),
-            math.cos(int(world.heading[0, 0]) * math.radians(self.turn)),
-        )
-        marks.append(Mark("disc", 0.82 + x * metre, 0.415 - z * metre, 0.4 * metre, INK))
-        marks.append(Mark("disc", 0.82 + (x + 0.25 * sin) * metre, 0.415 - (z + 0.25 * cos) * metre, 0.2 * metre, INK))
-        lines = [when, *textwrap.wrap(words, 44)[:4]]
-        return marks + [Mark("text", 0.5, 0.72 + 0.055 * number, 0.042, INK, line) for number, line in enumerate(lines)]
-
-
-def _row(field: Any, index: int) -> Any:
-    """One game of a batch, on the CPU."""
-    if isinstance(field, Slots):
-        return Slots(*(_row(part, index) for part in field))
-    return field[index : index + 1].cpu()
+        spots = [
+            Spot(x, z, 2.4 * HALF, TARGET if number == boxes[asked] else BROWN, str(number + 1))
+            for number, (x, _, z) in enumerate(self._box_places())
+        ]
+        return scene(self.world, state.world, index, spots, when, words)
 
 
 def hidden_object() -> HiddenObject:

@@ -1,7 +1,7 @@
 """`memory.kernels.scan` in Triton: one program per row and block of channels, which goes through time by tiles of steps.
 
-A warp holds a tile [steps, channels] with all its steps in the same thread, so that the scan within a tile needs no exchange between
-threads, and the loads of a whole tile are under way at once. Each input is read once and each output written once, in both directions.
+A program is one warp. In tiles of full width, in single precision, a thread holds all steps of its channels, so that the scan within a
+tile needs no exchange between threads; and the loads of a whole tile are under way at once. Each number is read and written once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from memory.kernels.scan import NOTHING
 
 # The largest tile: with these, a tile of a and one of b are 32 registers of each thread apiece.
-_STEPS, _WIDTH = 16, 64
+_STEPS, _WIDTH = 8, 128
 
 
 def refused(h: Float[Tensor, "B D"]) -> str | None:
@@ -39,53 +39,53 @@ def log_sum_scan(s: Float[Tensor, "B T H"], z: Float[Tensor, "B H"], reset: Bool
     return _log_sum_scan(s, z, reset)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _affine(a, h, a_next, h_next):
     return a * a_next, a_next * h + h_next
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _log_affine(kept, z, kept_next, z_next):
     return kept + kept_next, _log_add(kept_next + z, z_next)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _log_add(x, y):
     # Equal infinities have no difference.
     apart = tl.where(x == y, 0.0, tl.abs(x - y))
     return tl.maximum(x, y) + tl.log(1.0 + tl.exp(-apart))
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _row_of(tile, i, ROWS: tl.constexpr):
     return tl.sum(tl.where(tl.arange(0, ROWS)[:, None] == i, tile, 0.0), 0)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _linear_forward(a_in, b_in, h_in, reset_in, states_out, steps, D: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    h = tl.load(h_in + row * D + d, mask=d < D, other=0.0)
+    h = tl.load(h_in + row * D + d, d < D, 0.0)
     for first in range(0, steps, STEPS):
         t = first + tl.arange(0, STEPS)
         inside = (t < steps)[:, None] & (d < D)[None, :]
         at = (row * steps + t)[:, None] * D + d[None, :]
-        reset = tl.load(reset_in + row * steps + t, mask=t < steps, other=0) != 0
-        a = tl.where(reset[:, None], 0.0, tl.load(a_in + at, mask=inside, other=0.0))
-        b = tl.load(b_in + at, mask=inside, other=0.0)
+        reset = tl.load(reset_in + row * steps + t, t < steps, 0) != 0
+        a = tl.where(reset[:, None], 0.0, tl.load(a_in + at, inside, 0.0))
+        b = tl.load(b_in + at, inside, 0.0)
         product, local = tl.associative_scan((a, b), 0, _affine)
         states = product * h[None, :] + local
-        tl.store(states_out + at, states, mask=inside)
+        tl.store(states_out + at, states, inside)
         h = _row_of(states, STEPS - 1, STEPS)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _linear_backward(
     a_in,
     h_in,
@@ -103,80 +103,82 @@ def _linear_backward(
     """G_t = grad_t + a_{t+1} G_{t+1}, which is b's gradient; h_{t-1} G_t, a's; and a_1 G_1, the first state's."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    h = tl.load(h_in + row * D + d, mask=d < D, other=0.0)
+    h = tl.load(h_in + row * D + d, d < D, 0.0)
     total = tl.zeros_like(h)
-    tiles = (steps + STEPS - 1) // STEPS
-    for i in range(tiles):
-        t = (tiles - 1 - i) * STEPS + tl.arange(0, STEPS)
-        inside = (t < steps)[:, None] & (d < D)[None, :]
-        followed = (t + 1 < steps)[:, None] & (d < D)[None, :]
+    for first in range(0, steps, STEPS):
+        t = steps - 1 - first - tl.arange(0, STEPS)
+        inside = (t >= 0)[:, None] & (d < D)[None, :]
+        followed = inside & (t + 1 < steps)[:, None]
         preceded = inside & (t > 0)[:, None]
         at = (row * steps + t)[:, None] * D + d[None, :]
-        reset = tl.load(reset_in + row * steps + t, mask=t < steps, other=0) != 0
-        reset_next = tl.load(reset_in + row * steps + t + 1, mask=t + 1 < steps, other=0) != 0
-        a_next = tl.where(reset_next[:, None], 0.0, tl.load(a_in + at + D, mask=followed, other=0.0))
-        grad = tl.load(grad_in + at, mask=inside, other=0.0)
-        product, local = tl.associative_scan((a_next, grad), 0, _affine, reverse=True)
+        reset = tl.load(reset_in + row * steps + t, t >= 0, 0) != 0
+        reset_next = tl.load(reset_in + row * steps + t + 1, (t >= 0) & (t + 1 < steps), 0) != 0
+        a_next = tl.where(reset_next[:, None], 0.0, tl.load(a_in + at + D, followed, 0.0))
+        # Before the first step the total stays.
+        a_next = tl.where((t < 0)[:, None], 1.0, a_next)
+        grad = tl.load(grad_in + at, inside, 0.0)
+        product, local = tl.associative_scan((a_next, grad), 0, _affine)
         totals = product * total[None, :] + local
-        before = tl.where((t > 0)[:, None], tl.load(states_in + at - D, mask=preceded, other=0.0), h[None, :])
-        tl.store(grad_b_out + at, totals, mask=inside)
-        tl.store(grad_a_out + at, tl.where(reset[:, None], 0.0, totals * before), mask=inside)
-        total = _row_of(totals, 0, STEPS)
-    a = tl.load(a_in + row * steps * D + d, mask=d < D, other=0.0)
+        before = tl.where((t > 0)[:, None], tl.load(states_in + at - D, preceded, 0.0), h[None, :])
+        tl.store(grad_b_out + at, totals, inside)
+        tl.store(grad_a_out + at, tl.where(reset[:, None], 0.0, totals * before), inside)
+        total = _row_of(totals, STEPS - 1, STEPS)
+    a = tl.load(a_in + row * steps * D + d, d < D, 0.0)
     reset = tl.load(reset_in + row * steps) != 0
-    tl.store(grad_h_out + row * D + d, tl.where(reset, 0.0, a * total), mask=d < D)
+    tl.store(grad_h_out + row * D + d, tl.where(reset, 0.0, a * total), d < D)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _log_sum_forward(
     s_in, z_in, reset_in, sums_out, steps, D: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr, NOTHING: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    z = tl.load(z_in + row * D + d, mask=d < D, other=0.0)
+    z = tl.load(z_in + row * D + d, d < D, 0.0)
     for first in range(0, steps, STEPS):
         t = first + tl.arange(0, STEPS)
         inside = (t < steps)[:, None] & (d < D)[None, :]
         at = (row * steps + t)[:, None] * D + d[None, :]
-        reset = tl.load(reset_in + row * steps + t, mask=t < steps, other=0) != 0
-        s = tl.load(s_in + at, mask=inside, other=0.0)
+        reset = tl.load(reset_in + row * steps + t, t < steps, 0) != 0
+        s = tl.load(s_in + at, inside, 0.0)
         kept = tl.where(reset[:, None], NOTHING, tl.zeros_like(s))
         product, local = tl.associative_scan((kept, s), 0, _log_affine)
         sums = _log_add(product + z[None, :], local)
-        tl.store(sums_out + at, sums, mask=inside)
+        tl.store(sums_out + at, sums, inside)
         z = _row_of(sums, STEPS - 1, STEPS)
 
 
-@triton.jit
 @no_type_check
+@triton.jit
 def _log_sum_backward(
     s_in, z_in, reset_in, sums_in, grad_in, grad_s_out, grad_z_out, steps, D: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr
 ):
     """The linear recurrence from the end, where a_t = sigmoid(z_{t-1} - s_t) is what step t keeps and exp(s_t - z_t) what it adds."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    z = tl.load(z_in + row * D + d, mask=d < D, other=0.0)
+    z = tl.load(z_in + row * D + d, d < D, 0.0)
     total = tl.zeros_like(z)
-    tiles = (steps + STEPS - 1) // STEPS
-    for i in range(tiles):
-        t = (tiles - 1 - i) * STEPS + tl.arange(0, STEPS)
-        inside = (t < steps)[:, None] & (d < D)[None, :]
-        followed = (t + 1 < steps)[:, None] & (d < D)[None, :]
+    for first in range(0, steps, STEPS):
+        t = steps - 1 - first - tl.arange(0, STEPS)
+        inside = (t >= 0)[:, None] & (d < D)[None, :]
+        followed = inside & (t + 1 < steps)[:, None]
         at = (row * steps + t)[:, None] * D + d[None, :]
-        reset_next = tl.load(reset_in + row * steps + t + 1, mask=t + 1 < steps, other=0) != 0
-        s = tl.load(s_in + at, mask=inside, other=0.0)
-        sums = tl.load(sums_in + at, mask=inside, other=0.0)
-        s_next = tl.load(s_in + at + D, mask=followed, other=0.0)
+        reset_next = tl.load(reset_in + row * steps + t + 1, (t >= 0) & (t + 1 < steps), 0) != 0
+        s = tl.load(s_in + at, inside, 0.0)
+        sums = tl.load(sums_in + at, inside, 0.0)
+        s_next = tl.load(s_in + at + D, followed, 0.0)
         kept = tl.where(followed & ~reset_next[:, None], tl.sigmoid(sums - s_next), 0.0)
-        grad = tl.load(grad_in + at, mask=inside, other=0.0)
-        product, local = tl.associative_scan((kept, grad), 0, _affine, reverse=True)
+        # Before the first step the total stays.
+        kept = tl.where((t < 0)[:, None], 1.0, kept)
+        grad = tl.load(grad_in + at, inside, 0.0)
+        product, local = tl.associative_scan((kept, grad), 0, _affine)
         totals = product * total[None, :] + local
-        tl.store(grad_s_out + at, totals * tl.exp(s - sums), mask=inside)
-        total = _row_of(totals, 0, STEPS)
-    s = tl.load(s_in + row * steps * D + d, mask=d < D, other=0.0)
+        tl.store(grad_s_out + at, totals * tl.exp(s - sums), inside)
+        total = _row_of(totals, STEPS - 1, STEPS)
+    s = tl.load(s_in + row * steps * D + d, d < D, 0.0)
     reset = tl.load(reset_in + row * steps) != 0
-    tl.store(grad_z_out + row * D + d, tl.where(reset, 0.0, tl.sigmoid(z - s) * total), mask=d < D)
+    tl.store(grad_z_out + row * D + d, tl.where(reset, 0.0, tl.sigmoid(z - s) * total), d < D)
 
 
 @torch.library.custom_op("coterie::linear_scan", mutates_args=(), schema="(Tensor a, Tensor b, Tensor h, Tensor reset) -> Tensor")

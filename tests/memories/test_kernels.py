@@ -124,6 +124,17 @@ def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, step
         torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
 
 
+@pytest.mark.usefixtures("_poisoned")
+@pytest.mark.parametrize("steps", [3, 4])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_says_the_same_when_nothing_is_to_be_learned(name, steps):
+    kernel = KERNELS[name]
+    inputs = [x.to(DEVICE) for x in kernel.inputs(2, steps, 5)]
+    acting, learning = kernel.fast(*inputs), kernel.fast(*(x.requires_grad_(x.is_floating_point()) for x in inputs))
+    for found, wanted in zip(*(x if isinstance(x, tuple) else (x,) for x in (acting, learning)), strict=True):
+        assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_an_operator_that_autograd_and_torch_compile_accept(name):
     kernel = KERNELS[name]

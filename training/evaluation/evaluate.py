@@ -150,8 +150,17 @@ def evaluate(
 
 
 def find_suite(name: str, entrants: Entrants) -> Suite:
-    suite: Suite = lookup(SUITES, name, "suite")(entrants.experiment)
-    suite.check_fits(entrants.experiment.game)
+    """Raises BadInput where there is no such suite, or it is not for the game."""
+    game = entrants.experiment.game
+    try:
+        suite: Suite = lookup(SUITES, name, "suite")(entrants.experiment)
+    except BadInput:
+        raise
+    except ValueError as error:
+        # Of the scheme, which need not fit a game that is played by scripts or is not its own.
+        instead = "--suite alone" if seat_count(game) == 1 else "another suite, or a run of this game"
+        raise BadInput(f"suite {name!r} has no table for this game: {error}; try {instead}") from error
+    suite.check_fits(game)
     return suite
 
 

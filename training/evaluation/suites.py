@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.co_players.referential import people
+from agents.co_players.referential import captioners, people
 from envs.coin_game import CoinGame
 from envs.commons import Commons
 from envs.donor_game import DonorGame
@@ -176,17 +176,22 @@ def donor_game(experiment: Experiment) -> Suite:
 
 
 def coin_game(experiment: Experiment) -> Suite:
-    """Whoever takes every coin, its own alone, the other's in revenge, or whatever it walks onto; itself and another learner of its run."""
+    """Whoever takes every coin, its own alone, the other's in revenge, or whatever it walks onto; itself, another learner of its run, and
+    agents of other seeds of its preset.
+    """
     game = experiment.game
     if not isinstance(game, CoinGame):
         raise BadInput("suite 'coin_game' is for the Coin Game; try --suite together")
     names = ("coin_greedy", "coin_prosocial", "coin_conditional", "coin_wanderer")
     scenarios = tuple(Scenario(name, (FOCAL, f"{name}:size={game.size}")) for name in names)
-    return Suite("coin_game", 1, (*scenarios, Scenario("itself", (FOCAL, FOCAL)), Scenario("partner", (FOCAL, PARTNER))))
+    own = (Scenario("itself", (FOCAL, FOCAL)), Scenario("partner", (FOCAL, PARTNER)), Scenario("other_seeds", (FOCAL, OTHER_SEED)))
+    return Suite("coin_game", 2, (*scenarios, *own))
 
 
 def referential(experiment: Experiment) -> Suite:
-    """A run's speakers and listeners with one another, and with simulated people 1000 to 1007, with whom no preset trains."""
+    """A run's speakers and listeners with one another, and with simulated people 1000 to 1007, with whom no preset trains; where features
+    are shown, with those who know the held-out captions, if any image has two.
+    """
     game = experiment.game
     if not isinstance(game, Referential):
         raise BadInput("suite 'referential' is for referential games; try --suite together")
@@ -195,14 +200,13 @@ def referential(experiment: Experiment) -> Suite:
         [name for name in experiment.scheme.learners(game) if roles[name].name == role] for role in ("speaker", "listener")
     )
     scenarios = [Scenario(f"{speaker} + {listener}", (speaker, listener)) for speaker in speakers for listener in listeners]
-    if game.shows == "features":
-        who = f"captioner:vocabulary={game.vocabulary},length={game.length},captions={game.captions},features={game.features}"
-        scenarios += [Scenario(f"captions + {listener}", (who, listener)) for listener in listeners]
-        return Suite("referential", 1, tuple(scenarios))
-    speaking, listening = people(game, first=1000)
-    scenarios += [Scenario(f"people + {listener}", (speaking, listener)) for listener in listeners]
-    scenarios += [Scenario(f"{speaker} + people", (speaker, listening)) for speaker in speakers]
-    return Suite("referential", 1, tuple(scenarios))
+    if game.shows == "features" and game.caption_set.counts.max() < 2:
+        return Suite("referential", 2, tuple(scenarios))
+    who = "captions" if game.shows == "features" else "people"
+    speaking, listening = captioners(game, held_out=True) if game.shows == "features" else people(game, first=1000)
+    scenarios += [Scenario(f"{who} + {listener}", (speaking, listener)) for listener in listeners]
+    scenarios += [Scenario(f"{speaker} + {who}", (speaker, listening)) for speaker in speakers]
+    return Suite("referential", 2, tuple(scenarios))
 
 
 def public_goods(experiment: Experiment) -> Suite:

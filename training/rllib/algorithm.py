@@ -27,6 +27,7 @@ from training.rllib.module import AgentModule
 from training.rllib.runner import BatchedRunner, Sampled
 from training.rollout import join
 from training.run import Snapshot
+from training.settings import BadInput
 
 # How long RLlib waits before it replaces a dead runner; its default of a minute makes any failure look like a hang.
 RESTART_DELAY_S = 1.0
@@ -162,19 +163,24 @@ def build(experiment: Experiment) -> PopulationAlgorithm:
 
 
 def start_ray(experiment: Experiment) -> None:
-    """A local Ray just large enough, quiet, without its dashboard."""
+    """A local Ray just large enough, quiet, without its dashboard. Raises BadInput where the machine cannot start it."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name in ("ray", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, 1 + experiment.runners + 2 * experiment.learners),
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=512 * 1024**2,
-    )
+    try:
+        ray.init(
+            num_cpus=max(os.cpu_count() or 1, 1 + experiment.runners + 2 * experiment.learners),
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=512 * 1024**2,
+        )
+    # Ray says that it waited in vain with exceptions of many kinds, a bare Exception among them.
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"Ray did not start ({said}); want a machine with a free core and memory: try again when it is less busy") from error
 
 
 def stop_ray() -> None:

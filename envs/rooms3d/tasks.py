@@ -1,0 +1,155 @@
+"""What tasks in 3D rooms share: objects that have names, moves, the way to somewhere, and pictures for people."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.game import Mark, Scene
+from envs.rooms3d.camera import Camera
+from envs.rooms3d.primitives import Kind, Slots, constant
+from envs.rooms3d.world import ACTIONS, SEAT_COLOURS, World, WorldState
+
+COLOURS = {
+    "red": (0.90, 0.10, 0.10),
+    "green": (0.10, 0.75, 0.15),
+    "blue": (0.10, 0.20, 0.95),
+    "yellow": (1.00, 0.90, 0.05),
+    "purple": (0.60, 0.10, 0.75),
+    "cyan": (0.05, 0.85, 0.90),
+    "orange": (1.00, 0.50, 0.00),
+    "white": (1.00, 1.00, 1.00),
+}
+SHAPES = {"ball": Kind.BALL, "cube": Kind.BOX, "cone": Kind.CONE, "cylinder": Kind.CYLINDER, "pyramid": Kind.PYRAMID}
+# The first have different colours and shapes; every colour comes with every shape before any of both comes again.
+NAMES = tuple(f"{list(COLOURS)[number % 8]} {list(SHAPES)[(number + number // 8) % 5]}" for number in range(len(COLOURS) * len(SHAPES)))
+# Kinds and colours of the objects of `NAMES`.
+KINDS = tuple(int(SHAPES[name.split()[1]]) for name in NAMES)
+PAINTS = tuple(COLOURS[name.split()[0]] for name in NAMES)
+# Tasks leave lifting, opening and closing to their schedules.
+MOVES = ACTIONS[: ACTIONS.index("lift")]
+# Things in a row: from one's middle to the next one's; from the wall behind to the agent, and from the row to the wall behind it.
+APART, START, BEHIND = 1.1, 0.5, 0.7
+# Degrees that agents look down at first, so that what is near stays in view.
+DOWN = 15.0
+# In pictures for people: pixels of a side.
+VIEW = 40
+INK, PAPER, BROWN, TARGET = (40, 44, 52), (226, 222, 214), (140, 102, 64), (64, 145, 108)
+
+
+class Spot(NamedTuple):
+    """Something to draw on a plan. x, z: its middle. width: metres. colour: from 0 to 255. label: a letter or two."""
+
+    x: float
+    z: float
+    width: float
+    colour: tuple[int, int, int]
+    label: str = ""
+
+
+def check_moves(moves: tuple[str, ...], needed: tuple[str, ...] = ("stay",)) -> None:
+    """Raises ValueError unless moves are different ones of `MOVES` that begin with those `needed`."""
+    if moves[: len(needed)] != needed or not set(moves) <= set(MOVES) or len(set(moves)) < len(moves):
+        others = ", ".join(name for name in MOVES if name not in needed)
+        raise ValueError(f"moves is {moves}; want {', '.join(needed)} first, then different ones of {others}")
+
+
+def check_row(name: str, count: int, room: float) -> None:
+    """Raises ValueError unless so many things stand in a row in a room of so many metres."""
+    if not 2.2 <= room <= 50.0:
+        raise ValueError(f"room is {room}; want from 2.2 to 50 metres, room for the agent before the {name}")
+    fit = int(room / APART)
+    if count > fit:
+        raise ValueError(f"{name} is {count}; want at most {fit} in a room of {room} metres, or a larger room")
+
+
+def row(count: int, room: float, height: float) -> tuple[tuple[float, float, float], ...]:
+    """Places of things side by side before the far wall."""
+    return tuple(((number - (count - 1) / 2) * APART, height, room - BEHIND) for number in range(count))
+
+
+def taken(moves: tuple[str, ...], action: Int64[Tensor, "B P"]) -> Int64[Tensor, "B P"]:
+    """The world's numbers of actions that are numbered as in `moves`."""
+    return constant(tuple(ACTIONS.index(name) for name in moves), action.device)[action.long()]
+
+
+def towards(
+    world: World, state: WorldState, moves: tuple[str, ...], target: Float[Tensor, "B P 2"], aside_first: bool = True
+) -> Int64[Tensor, "B P"]:
+    """The move of each agent, of those of `moves` that walk, that leads to its target: first along x, then along z, or else z first."""
+    away = target - state.place
+    first, last = (0, 1) if aside_first else (1, 0)
+    # A little more than half a step: at exactly half, rounding would send it to and fro.
+    is_far = away[..., first].abs() > 0.55 * world.step
+    along = torch.arange(2, device=away.device) == torch.where(is_far, first, last)[..., None]
+    want = away * along
+    angle = state.heading * math.radians(world.turn)
+    ahead, aside = torch.stack([angle.sin(), angle.cos()], -1), torch.stack([angle.cos(), -angle.sin()], -1)
+    ways = {"forward": ahead, "back": -ahead, "right": aside, "left": -aside}
+    gains = [(ways[name] * want).sum(-1) if name in ways else torch.full_like(want[..., 0], -torch.inf) for name in moves]
+    return torch.stack(gains, -1).argmax(-1)
+
+
+def scene(world: World, state: WorldState, index: int, spots: Sequence[Spot], when: str, words: str) -> Scene:
+    """What every agent sees, as boxes, one for every run of a colour in a row; the rooms from above with the spots; what happens."""
+    state = WorldState(*(_row(field, index) for field in state))
+    views, side = world.look(state, Camera(VIEW)).pixels[0].numpy(), 0.6 / world.agents
+    marks = []
+    for seat, view in enumerate(views):
+        marks += _picture(view, 0.02 + seat * (side + 0.02), 0.05, side)
+    marks += _plan(world, state, spots)
+    lines = [when, *textwrap.wrap(words, 44)[:4]]
+    marks += [Mark("text", 0.5, 0.72 + 0.055 * number, 0.042, INK, line) for number, line in enumerate(lines)]
+    return Scene(f"{when}: {words}", tuple(marks))
+
+
+def _picture(view: NDArray[np.uint8], left: float, top: float, side: float) -> list[Mark]:
+    """view: [S, S, 3], bytes."""
+    pixel, marks = side / len(view), []
+    for number, line in enumerate(view):
+        edges = [0, *(np.flatnonzero((line[1:] != line[:-1]).any(1)) + 1).tolist(), len(line)]
+        for first, last in pairwise(edges):
+            red, green, blue = line[first].tolist()
+            x, y = left + pixel * (first + last) / 2, top + pixel * (number + 0.5)
+            marks.append(Mark("box", x, y, pixel * (last - first) * 1.02, (red, green, blue), height=pixel * 1.1))
+    return marks
+
+
+def _plan(world: World, state: WorldState, spots: Sequence[Spot]) -> list[Mark]:
+    left, near = (min(wall[n] for wall in world.walls) for n in (0, 1))
+    right, far = (max(wall[n] for wall in world.walls) for n in (2, 3))
+    metre = 0.31 / max(right - left, far - near)
+    middle_x, middle_z = (left + right) / 2, (near + far) / 2
+
+    def at(x: float, z: float) -> tuple[float, float]:
+        return 0.82 + (x - middle_x) * metre, 0.26 - (z - middle_z) * metre
+
+    marks = [Mark("box", 0.82, 0.26, (right - left) * metre, PAPER, height=(far - near) * metre)]
+    for x, z, x_end, z_end in world.walls:
+        marks.append(Mark("box", *at((x + x_end) / 2, (z + z_end) / 2), (x_end - x) * metre, BROWN, height=(z_end - z) * metre))
+    for spot in spots:
+        marks.append(Mark("box", *at(spot.x, spot.z), spot.width * metre, spot.colour))
+        if spot.label:
+            marks.append(Mark("text", *at(spot.x, spot.z), 0.75 * spot.width * metre, PAPER, spot.label))
+    for seat, (x, z) in enumerate(state.place[0].tolist()):
+        red, green, blue = (int(255 * part) for part in SEAT_COLOURS[seat])
+        angle = int(state.heading[0, seat]) * math.radians(world.turn)
+        marks.append(Mark("disc", *at(x, z), 2 * world.radius * metre, (red, green, blue)))
+        marks.append(Mark("disc", *at(x + 0.25 * math.sin(angle), z + 0.25 * math.cos(angle)), world.radius * metre, INK))
+    return marks
+
+
+def _row(field: Any, index: int) -> Any:
+    """One game of a batch, on the CPU."""
+    if isinstance(field, Slots):
+        return Slots(*(_row(part, index) for part in field))
+    return field[index : index + 1].cpu()
