@@ -189,7 +189,7 @@ def test_a_recording_replays_identically(run: Run, capsys: pytest.CaptureFixture
     evaluate([run], trials=4, record=3)
     assert main(["replay", str(run.directory), "--recording", "ipd_classics-tit_for_tat-learner_1", "--trial", "2"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("  0  before round 1 of 8\n  1  round 1: ")
+    assert printed.startswith("  0  before round 1 of at most 8\n  1  round 1: ")
     assert "round 8:" in printed
     assert "re-simulated 3 trials, identical, bit for bit" in printed
 

@@ -95,7 +95,7 @@ def test_a_whole_number_will_do_for_a_real_one_but_not_the_other_way() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["game=donor_game", "game.rounds=2", "game.trace_depth=1"])), ids=str)
 def test_what_is_right_only_together_can_be_given_in_any_order(order: tuple[str, ...]) -> None:
-    """Neither game has fewer rounds than traces, and there are three traces unless one says otherwise."""
+    """A donor's trace may not be longer than the game, and it is 3 unless one says otherwise."""
     with pytest.raises(BadInput, match="trace_depth is 3"):
         override(Experiment(), "game=donor_game", "game.rounds=2")
     experiment = override(Experiment(), *order, "seed=3")

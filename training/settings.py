@@ -155,7 +155,7 @@ def override(settings: Any, *assignments: str) -> Any:
 
     Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
     for one field the last counts. A field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a
-    name from its dictionary, with settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart (`game.rounds=60`) come after.
+    name from its dictionary, with settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after.
     """
     return _replaced(settings, [_read(assignment) for assignment in assignments])
 

@@ -280,7 +280,7 @@ class LiteralListener(_Listener):
 
 @dataclass(frozen=True)
 class CaptionListener(_Listener):
-    """Knows the captions that people gave to images, and picks the candidate whose captions lack the least of what it hears.
+    """Knows images' captions, and picks the candidate whose captions lack the least of what it hears.
 
     A word counts for as much as it tells: the logarithm of how many images there are to each that has it in its captions. Between equals it
     draws. length, captions, features: the game's. held_out: it knows those that are held out for evaluation (see `_counted`) instead of

@@ -175,7 +175,7 @@ def seat_everyone(entrants: Entrants, suite: Suite) -> dict[tuple[Contender, Sce
         for table in present:
             for seat, name in enumerate(table.names):
                 who = contender.name if seat in table.seats else name
-                check_fits(who, table.occupants[name], role_of_seat(game, seat)[0])
+                check_fits(who, table.occupants[name], role_of_seat(game, seat)[0], game)
         if present:
             tables[contender, scenario] = present
     if not tables:
@@ -390,7 +390,7 @@ def cross_play(entrants: Entrants, trials: int, seed: int) -> dict[str, Any]:
             people[f"{contender.name} seed {member.run.experiment.seed}" if many and member.run else contender.name] = member.occupant
     role = experiment.game.roles[0]
     for name, occupant in people.items():
-        check_fits(name, occupant, role)
+        check_fits(name, occupant, role, experiment.game)
     seeds = seeds_of(seed, Purpose.EVALUATION, trials)
     names = list(people)
     # Both sides of the same games: every pair sits both ways round, one way after the other along the trials.

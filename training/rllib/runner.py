@@ -44,7 +44,7 @@ class BatchedRunner(EnvRunner, Checkpointable):
         for name in self.experiment.scheme.co_players(self.experiment.game):
             occupant = co_player(name)
             if name in roles:
-                check_fits(name, occupant, roles[name])
+                check_fits(name, occupant, roles[name], self.experiment.game)
             self.occupants[name] = occupant.to(self.experiment.device) if isinstance(occupant, torch.nn.Module) else occupant
 
     def sample(self, *, iteration: int, first: int, last: int) -> Sampled:
