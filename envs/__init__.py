@@ -36,6 +36,7 @@ GAMES: dict[str, str] = {
     "paired_associates": "envs.associates:paired_associates",
     "transitive_inference": "envs.associates:transitive_inference",
     "street_graph": "envs.street_graph:street_graph",
+    "guided_street_graph": "envs.street_graph:guided_street_graph",
     "ballet": "envs.ballet:ballet",
     "ballet_symbols": "envs.ballet:ballet_symbols",
     "hidden_object": "envs.rooms3d.hidden_object:hidden_object",

@@ -234,3 +234,8 @@ def _name(corner: int) -> str:
 def street_graph() -> StreetGraph:
     """One-shot navigation in a town of five places drawn anew each episode (after One-Shot StreetLearn)."""
     return StreetGraph()
+
+
+def guided_street_graph() -> StreetGraph:
+    """The same town with the way to the goal shown: what a perfect memory would have."""
+    return StreetGraph(guided=True)

@@ -24,7 +24,10 @@ class Belief(NamedTuple):
 
 @dataclass(frozen=True)
 class MoodReader:
-    """Guesses what a partner with hidden moods will most probably do, by the forward algorithm. moods, moves, stay: the game's."""
+    """Guesses what a partner with hidden moods will most probably do next.
+
+    By the forward algorithm. moods, moves, stay: the game's.
+    """
 
     moods: int = 5
     moves: str = "chain"
