@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from envs.chance import Purpose, seeds_of
+from envs.diagnostics.linear_regression import LinearRegression, ridge_loss
 from training.evaluation.evaluate import evaluate
 from training.evaluation.play import figures_of, play
 from training.population import co_player, load_agent
@@ -97,3 +99,31 @@ def test_the_quick_villager_gives_where_there_is_a_trace_and_not_where_there_is_
         given[depth] = float(np.nanmean(figures_of(experiment.game, played)["gift"]))
     assert given[3] > 0.25
     assert given[0] < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "scenario", "figure", "least"),
+    [
+        ("match_to_sample_quick", "learner_0", "correct", 0.95),
+        ("hidden_markov_quick", "alone", "correct", 0.72),
+        ("sorting_quick", "alone", "correct", 0.95),
+        ("hidden_object_quick", "alone", "accuracy", 0.9),
+    ],
+)
+def test_a_quick_learner_recalls(preset: str, scenario: str, figure: str, least: float, tmp_path: Path) -> None:
+    assert figures_after(preset, tmp_path)["learner_0", scenario][figure] > least
+
+
+@pytest.mark.slow
+def test_the_quick_regression_comes_near_ridge_regression(tmp_path: Path) -> None:
+    game = LinearRegression()
+    lost = figures_after("linear_regression_quick", tmp_path)["learner_0", "alone"]["last_squared_error"]
+    x = torch.randn(2000, game.pairs, game.dimensions, generator=torch.Generator().manual_seed(1))
+    assert lost < 1.4 * float(ridge_loss(game, x).mean())
+
+
+@pytest.mark.slow
+def test_words_are_learned_by_straight_through_gumbel_softmax_too(tmp_path: Path) -> None:
+    figures = figures_after("referential_gumbel_quick", tmp_path)
+    assert figures["learner_1", "learner_0 + learner_1"]["accuracy"] > 0.8

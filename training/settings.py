@@ -179,18 +179,21 @@ def _replaced(settings: Any, assignments: list[_Assignment]) -> Any:
     try:
         return dataclasses.replace(settings, **changes)
     except ValueError as error:
-        at_fault = [each for name in changes if _fails_alone(settings, name, changes[name], error) for each in of_field[name]]
-        written = " ".join(f"{each.path}={each.text}" for each in at_fault or assignments)
-        raise BadInput(f"{written}: {error}") from error
+        # Only what it takes for this complaint is named.
+        for name in list(changes):
+            fewer = {other: value for other, value in changes.items() if other != name}
+            if _complaint(settings, fewer) == str(error):
+                changes = fewer
+        at_fault = " ".join(f"{each.path}={each.text}" for name in changes for each in of_field[name])
+        raise BadInput(f"{at_fault}: {error}") from error
 
 
-def _fails_alone(settings: Any, name: str, value: Any, error: ValueError) -> bool:
-    """Whether this one of several changes is enough for the same complaint."""
+def _complaint(settings: Any, changes: Mapping[str, Any]) -> str:
     try:
-        dataclasses.replace(settings, **{name: value})
-    except ValueError as alone:
-        return str(alone) == str(error)
-    return False
+        dataclasses.replace(settings, **changes)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
