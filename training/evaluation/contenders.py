@@ -14,7 +14,7 @@ from envs.game import Game
 from training.experiment import Experiment
 from training.population import co_player, load_agent, members
 from training.run import Run
-from training.settings import BadInput, lookup, override, split_outside_brackets
+from training.settings import BadInput, lookup, override
 
 
 class Member(NamedTuple):
@@ -80,11 +80,7 @@ def enter(
             raise BadInput(f"these play different games: {played[0].game} and {experiment.game}; evaluate them apart")
     chosen = played[0] if played else Experiment(game=_first_game())
     if game is not None:
-        head, _, settings = game.partition(":")
-        asked: Game = lookup(GAMES, head, "game")()
-        for assignment in split_outside_brackets(settings, ","):
-            asked = override(asked, assignment)
-        chosen = replace(chosen, game=asked)
+        chosen = override(chosen, f"game={game}")
     if episodes is not None:
         chosen = replace(chosen, episodes=episodes)
     contenders = [*_seeds_together(runs, skip), *alone]
