@@ -1,4 +1,4 @@
-"""Self-attention to the W steps before, with resets anywhere, and the layers of transformers one after the other.
+"""Self-attention to the W steps before, with resets anywhere.
 
 Attention with relative positions (Dai et al. 2019, section 3.3), for each head of size d, over the steps j = t-W .. t of t's own trial:
 
@@ -12,8 +12,7 @@ clock. Gradients flow through all of it: Dai et al. stop them where one segment 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -131,45 +130,6 @@ class WindowAttention(Memory):
         length = min(steps, self.window)
         count = -(-steps // length)
         return length, count, count * length - steps
-
-
-class Layers(Memory):
-    """Layers (memories from width D to width D) one after the other, between a projection to D and a last LayerNorm."""
-
-    def __init__(self, inputs: int, width: int, layers: Sequence[Memory]) -> None:
-        super().__init__(inputs, width)
-        self.embed = nn.Linear(inputs, width)
-        self.layers = nn.ModuleList(layers)
-        self.last = nn.LayerNorm(width)
-
-    @property
-    def state_size(self) -> int:
-        return sum(layer.state_size for layer in self._memories())
-
-    def start(self, batch_size: int) -> tuple[Any, ...]:
-        return tuple(layer.start(batch_size) for layer in self._memories())
-
-    def forward(
-        self, x: Float[Tensor, "B T E"], state: tuple[Any, ...], reset: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T D"], tuple[Any, ...]]:
-        x = self.embed(x)
-        after = []
-        for layer, before in zip(self._memories(), state, strict=True):
-            x, then = layer(x, before, reset)
-            after.append(then)
-        return self.last(x), tuple(after)
-
-    def inspect(self, x: Float[Tensor, "B T E"], state: tuple[Any, ...], reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Each layer's own, as "layer_0.name"."""
-        x = self.embed(x)
-        seen: dict[str, Tensor] = {}
-        for number, (layer, before) in enumerate(zip(self._memories(), state, strict=True)):
-            seen |= {f"layer_{number}.{name}": value for name, value in layer.inspect(x, before, reset).items()}
-            x, _ = layer(x, before, reset)
-        return seen
-
-    def _memories(self) -> list[Memory]:
-        return list(self.layers)  # type: ignore[arg-type]
 
 
 def _padded(x: Float[Tensor, "B H steps d"], spare: int) -> Float[Tensor, "B H more d"]:

@@ -32,9 +32,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from memory.attention import Layers, WindowAttention, WindowState, may_be_true, sinusoids, steps_before
+from memory.attention import WindowAttention, WindowState, may_be_true, sinusoids, steps_before
 from memory.kernels.hcam_recall import choose, recall
 from memory.memory import Memory, require_divisor, require_positive
+from memory.stack import Layers
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memory.attention import Layers, WindowAttention, WindowState
+from memory.attention import WindowAttention, WindowState
 from memory.memory import Memory, require_divisor, require_positive
+from memory.stack import Layers
 
 
 @dataclass(frozen=True)

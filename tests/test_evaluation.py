@@ -17,8 +17,9 @@ from envs.game import role_of_seat
 from envs.iterated_dilemma import IteratedDilemma, classical_prisoners_dilemma
 from launch import main
 from tests.test_runs import small_experiment, snapshot_of
+from training.evaluation import population_games
 from training.evaluation.contenders import enter
-from training.evaluation.evaluate import Extras, evaluate
+from training.evaluation.evaluate import Extras, cross_play, evaluate
 from training.evaluation.play import figures_of, play
 from training.evaluation.screen import as_grids
 from training.evaluation.suites import FOCAL, OTHER_SEED, SUITES, Scenario, Suite
@@ -254,6 +255,18 @@ def test_cross_play_holds_every_pair_and_names_seeds(own: list[Run]) -> None:
     # In this game i's reward + j's reward = cooperation of i + cooperation of j, whoever they are.
     total = found["payoff"][0][4] + found["payoff"][4][0]
     assert total == pytest.approx(found["cooperation"][0][4] + found["cooperation"][4][0])
+
+
+def test_in_cross_play_both_sides_of_a_game_stand_at_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one wins in matching pennies the other loses, game by game."""
+    seen = []
+    monkeypatch.setattr(population_games, "analyse", lambda names, payoff, earned: seen.append(earned) or {})
+    cross_play(enter(["random", "random_reactive", "tit_for_tat"], game="matching_pennies"), 5, 1)
+    (earned,) = seen
+    assert earned.shape == (3, 3, 10)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert earned[i, j].std() > 0
+        np.testing.assert_allclose(earned[i, j], -earned[j, i])
 
 
 def test_a_trained_response_finds_what_can_be_taken(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_delta_rule_that_decays_may_be_split_anywhere():
 def test_a_delta_rules_decay_starts_as_published():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        decay = DeltaRuleConfig(width=1024, heads=1024, layers=1, decay=True).build(2).mixers[0].decay
+        decay = DeltaRuleConfig(width=1024, heads=1024, layers=1, decay=True).build(2).layers[0].mixer.decay
     sizes, rates = torch.nn.functional.softplus(decay.bias), decay.log_rate.exp()
     assert 0.000999 < sizes.min() < 0.0012
     assert 0.097 < sizes.max() < 0.1001

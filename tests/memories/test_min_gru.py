@@ -49,8 +49,8 @@ def test_a_closed_gate_keeps_and_an_open_one_replaces():
 def test_two_layers_of_two_units_carry_four_numbers_and_have_perceptrons_only_if_asked():
     plain, deep = MinGRUConfig(width=2, layers=2).build(5), MinGRUConfig(width=2, layers=2, expansion=3).build(5)
     assert plain.state_size == deep.state_size == 4
-    assert len(plain.perceptrons) == 0
-    assert [perceptron[1].out_features for perceptron in deep.perceptrons] == [6, 6]
+    assert [block.perceptron for block in plain.layers] == [None, None]
+    assert [block.perceptron[1].out_features for block in deep.layers] == [6, 6]
 
 
 @pytest.mark.parametrize(
