@@ -351,7 +351,8 @@ def test_forward_on_trajectories_reproduces_what_was_played(memory, episodes):
             torch.testing.assert_close(outlook.value, lived.value, rtol=1e-5, atol=1e-5)
             log_prob = agent.policy_head.log_prob(outlook.policy, lived.action)
             torch.testing.assert_close(log_prob, lived.log_prob, rtol=1e-5, atol=1e-5)
-            assert lived.value.std() > 0.03
+            # Hundreds of times what is tolerated above, so that agreement says something.
+            assert lived.value.std() > 0.005
             assert lived.reset[:, 1:].any()
         table = after
 
