@@ -5,6 +5,8 @@
     next_latent       h_{t+1} from h_t and what is perceived at t + 1: h_t + MLP(LN[h_t; x_{t+1}]), judged by the policy that it gives,
                       KL(pi(.|h_{t+1}) || pi(.|prediction)) through a head that does not learn from it (NextLat, arXiv 2511.05963)
     next_latent_distance    the same prediction's smooth L1 distance from h_{t+1}
+    forecast          x_{t+1}, what enters the memory next, from what it puts out: squared distance (observation prediction, as in Weis et
+                      al. 2026, but of the embedding, so that a picture costs no more than a symbol)
     co_player         the action that the others take at the same time, from what the memory puts out: cross-entropy
     lag               the symbols and numbers that were observed `lags` steps ago, one readout each (after arXiv 2309.12927)
 
@@ -14,7 +16,7 @@ Targets get no gradients. A mean over the steps to which a loss applies: no pred
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -35,12 +37,13 @@ class Auxiliary:
     reconstruction: float = 0.0
     next_latent: float = 0.0
     next_latent_distance: float = 0.0
+    forecast: float = 0.0
     co_player: float = 0.0
     lag: float = 0.0
     lags: tuple[int, ...] = (1, 2, 4, 8)
 
     def __post_init__(self) -> None:
-        for name in ("reconstruction", "next_latent", "next_latent_distance", "co_player", "lag"):
+        for name in _LOSSES:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
         if not self.lags or min(self.lags) < 1:
@@ -48,7 +51,10 @@ class Auxiliary:
 
     @property
     def wants_anything(self) -> bool:
-        return any((self.reconstruction, self.next_latent, self.next_latent_distance, self.co_player, self.lag))
+        return any(getattr(self, name) for name in _LOSSES)
+
+
+_LOSSES = tuple(field.name for field in fields(Auxiliary) if field.name != "lags")
 
 
 class Lived(NamedTuple):
@@ -85,6 +91,7 @@ class AuxiliaryHeads(nn.Module):
             joint = width + embedding
             layers = (nn.LayerNorm(joint), nn.Linear(joint, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
             self.next = nn.Sequential(*layers)
+        self.forecast = nn.Linear(width, embedding) if weights.forecast else None
         self.co_player = None
         if weights.co_player:
             if not isinstance(action_space, gym.spaces.Discrete):
@@ -99,6 +106,9 @@ class AuxiliaryHeads(nn.Module):
             found["reconstruction"] = self._read(self.readouts, lived.y, lived.observation, everywhere)
         if self.next is not None:
             found |= self._predict_next(self.next, head, lived)
+        if self.forecast is not None:
+            error = (self.forecast(lived.y[:, :-1]) - lived.x[:, 1:].detach()).square().sum(-1)
+            found["forecast"] = _mean_where(~lived.reset[:, 1:], error)
         if self.co_player is not None and lived.others is not None:
             found["co_player"] = -(self.co_player(lived.y).log_softmax(-1) * lived.others).sum(-1).mean()
         if self.lagged:

@@ -7,6 +7,7 @@ and a picture go through a small network first, so that what is learned in one p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -24,7 +25,7 @@ PICTURE = 32
 CONVOLUTIONS = {(99, 99): ((16, 9, 9), (32, 3, 1), (32, 3, 1))}
 OTHER_CONVOLUTIONS = ((16, 8, 4), (32, 4, 2), (32, 3, 1))
 # What is known of a cell of a grid.
-CELL_FEATURES = 16
+CELL_FEATURES = 8
 
 
 def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
@@ -113,6 +114,9 @@ class GridEncoder(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, grid: Tensor) -> Float[Tensor, "... E"]:
+        return in_runs(self._encode, grid, 3)
+
+    def _encode(self, grid: Tensor) -> Float[Tensor, "... E"]:
         symbols = (grid.int() - self.starts).unbind(-1)
         cells = [table(field) for table, field in zip(self.tables, symbols, strict=True)]
         return self.project(sum(cells[1:], start=cells[0]).relu().flatten(-3))
@@ -137,11 +141,28 @@ class PictureEncoder(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, picture: Tensor) -> Float[Tensor, "... E"]:
-        pixels = picture.reshape(-1, *self.shape).to(self.project.weight.dtype).mul_(1 / 255)
+        return in_runs(self._encode, picture, 3)
+
+    def _encode(self, picture: Tensor) -> Float[Tensor, "N E"]:
+        pixels = picture.to(self.project.weight.dtype).mul_(1 / 255)
         seen = pixels.permute(0, 3, 1, 2)
         for convolution in self.convolutions:
             seen = convolution(seen).relu()
-        return self.project(seen.flatten(1)).view(*picture.shape[:-3], -1)
+        return self.project(seen.flatten(1))
+
+
+def in_runs(encode: Callable[[Tensor], Tensor], seen: Tensor, axes: int) -> Float[Tensor, "... E"]:
+    """`encode`, of [N, ...], for what has more axes in front of its own `axes`: what is as it was a step ago is not encoded again.
+
+    On a GPU everything is: to find out would stall it.
+    """
+    leading, kept = seen.shape[:-axes], seen.shape[-axes:]
+    flat = seen.reshape(-1, *kept)
+    if seen.device.type != "cpu" or len(flat) < 2:
+        return encode(flat).view(*leading, -1)
+    is_new = torch.ones(len(flat), dtype=torch.bool)
+    is_new[1:] = (flat[1:] != flat[:-1]).flatten(1).any(1)
+    return encode(flat[is_new]).index_select(0, is_new.cumsum(0) - 1).view(*leading, -1)
 
 
 class DictEncoder(nn.Module):

@@ -64,10 +64,10 @@ class WindowAttention(Memory):
         steps = x.shape[1]
         if steps == 0:
             return x, state
-        before = steps_before(state.clock, reset)
+        before, unused = steps_before(state.clock, reset), self._unused(state.clock, steps)
         query, keys, values = self._project(x, state)
-        weights = self._attend(query, keys, before)
-        mixed = weights.to(values.dtype) @ self._blocks(values, steps).transpose(-1, -2)
+        weights = self._attend(query, keys[:, :, unused:], before)
+        mixed = weights.to(values.dtype) @ self._blocks(values[:, :, unused:], steps).transpose(-1, -2)
         y: Tensor = self.out(mixed.flatten(2, 3)[:, :, :steps].transpose(1, 2).flatten(2))
         keys, values = keys[:, :, steps:], values[:, :, steps:]
         if may_be_true(reset):
@@ -97,23 +97,34 @@ class WindowAttention(Memory):
         keys = torch.cat([state.keys, key.to(state.keys.dtype)], 2)
         return query, keys, torch.cat([state.values, value.to(state.values.dtype)], 2)
 
+    def _unused(self, clock: Int[Tensor, "B"], steps: int) -> int:
+        """How many of the W steps before no row has lived: in one block of queries they can be left out. On a GPU asking would stall."""
+        if clock.device.type != "cpu" or self._cut(steps)[1] > 1:
+            return 0
+        return max(0, self.window - int(clock.max()))
+
     def _attend(
         self, query: Float[Tensor, "B H T d"], keys: Float[Tensor, "B H S d"], before: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B H blocks length seen"]:
         """The weights, in blocks of at most W queries and the keys that any of them may see, so that they grow with T and not with T^2.
 
-        In a block, query i sees key j if 0 <= j - i <= W, at the distance W - (j - i).
+        With P = S - T keys before the queries, query i of a block sees key j at the distance P + i - j, if that is from 0 to W.
         """
         length, count, spare = self._cut(query.shape[2])
         query = _padded(query, spare).unflatten(2, (count, length))
+        past = keys.shape[2] - before.shape[1]
         seen = self._blocks(keys, before.shape[1])
-        code = self.project_distance(self.distance_code).unflatten(1, (self.heads, -1))
+        # Farthest first; beyond W there is nothing to see.
+        reaches = min(self.window, past + length - 1) + 1
+        code = self.project_distance(self.distance_code[-reaches:]).unflatten(1, (self.heads, -1))
         to_content = (query + self.content_bias) @ seen
-        to_distance = F.pad(torch.einsum("bhnld,ghd->bhnlg", query + self.distance_bias, code), (0, length))
-        # Row i moves i places to the right: read the same numbers, padded by a row's length, as rows that are one shorter.
-        to_distance = to_distance.flatten(3)[..., : length * seen.shape[4]].unflatten(3, (length, -1))
+        to_distance = torch.einsum("bhnld,ghd->bhnlg", query + self.distance_bias, code)
+        to_distance = F.pad(to_distance, (past + length - reaches, length)).flatten(3)
+        # Row i moves length - 1 - i places to the left: read the same numbers, from there on, as rows that are one shorter.
+        shorter = past + 2 * length - 1
+        to_distance = to_distance[..., length - 1 :][..., : length * shorter].unflatten(3, (length, shorter))[..., : past + length]
         place = torch.arange(length, device=query.device)
-        distance = place[:, None] + self.window - torch.arange(seen.shape[4], device=query.device)
+        distance = place[:, None] + past - torch.arange(seen.shape[4], device=query.device)
         reach = F.pad(before, (0, spare)).clamp(max=self.window).reshape(len(before), 1, count, length, 1)
         hidden = (distance < 0) | (distance > reach)
         scores = (to_content + to_distance) / math.sqrt(query.shape[4])
@@ -123,7 +134,7 @@ class WindowAttention(Memory):
     def _blocks(self, keys: Float[Tensor, "B H S d"], steps: int) -> Float[Tensor, "B H blocks d seen"]:
         """What each block of queries may see."""
         length, _, spare = self._cut(steps)
-        return _padded(keys, spare).unfold(2, length + self.window, length)
+        return _padded(keys, spare).unfold(2, length + keys.shape[2] - steps, length)
 
     def _cut(self, steps: int) -> tuple[int, int, int]:
         """T queries in blocks: their length, their number, and how many queries the last has to spare."""

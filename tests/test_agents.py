@@ -102,6 +102,18 @@ def test_nothing_on_a_grid_adds_nothing_and_learns_nothing():
     assert encode.tables[0].weight.grad.abs().sum(1).gt(0).tolist() == [False, True, False]
 
 
+def test_what_stays_as_it_was_is_encoded_once():
+    encode = encoder_of(gym.spaces.MultiDiscrete(np.full((2, 2, 1), 3)), 5)
+    grids = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 0]])[..., None, None, None].expand(2, 4, 2, 2, 1)
+    counted = []
+    plain = encode._encode
+    encode._encode = lambda frames: counted.append(len(frames)) or plain(frames)
+    found = encode(grids)
+    # 0, 1 | 2, 0: the second row goes on with the first one's last.
+    assert counted == [4]
+    assert torch.equal(found, plain(grids.flatten(0, 1)).unflatten(0, (2, 4)))
+
+
 def test_one_thing_on_a_grid_is_about_a_unit_vector():
     lengths = []
     grid = torch.tensor([[[0], [0]], [[1], [0]]])

@@ -56,6 +56,21 @@ def test_reconstruction_is_the_cross_entropy_of_what_was_seen() -> None:
     assert float(heads.total(found).detach()) == pytest.approx(math.log(3) + math.log(2))
 
 
+def test_a_forecast_is_judged_by_its_distance_from_what_comes_next_within_the_trial() -> None:
+    heads = heads_of(Auxiliary(forecast=1.0))
+    with torch.no_grad():
+        heads.forecast.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        heads.forecast.bias.zero_()
+    y = torch.tensor([[[1.0, 0.0, 9.0], [0.0, 2.0, 9.0], [5.0, 5.0, 9.0], [7.0, 7.0, 9.0]]], requires_grad=True)
+    lived = lived_of(y, [[0, 0, 0, 0]], [[True, False, True, False]])
+    x = torch.tensor([[[8.0, 8.0], [1.0, 3.0], [4.0, 4.0], [5.0, 6.0]]], requires_grad=True)
+    found = heads(head_of(CHOICES, 3), lived._replace(x=x))["forecast"]
+    # (1, 0) of (1, 3), and (5, 5) of (5, 6); what the second step says of the third, in another trial, does not count.
+    assert found.item() == pytest.approx((9 + 1) / 2)
+    found.backward()
+    assert x.grad is None
+
+
 @pytest.mark.parametrize(
     ("space", "value", "guess", "wanted"),
     [
@@ -144,7 +159,7 @@ def test_trajectories_know_what_the_others_did() -> None:
 
 
 def test_every_auxiliary_loss_trains_and_is_logged() -> None:
-    weights = Auxiliary(reconstruction=1.0, next_latent=0.5, next_latent_distance=0.1, co_player=1.0, lag=1.0)
+    weights = Auxiliary(reconstruction=1.0, next_latent=0.5, next_latent_distance=0.1, forecast=0.5, co_player=1.0, lag=1.0)
     experiment = experiment_of(IteratedDilemma(rounds=12), weights)
     check(experiment)
     trainer = PlainTrainer(experiment, {})
