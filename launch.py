@@ -3,7 +3,7 @@
 python launch.py train PRESET [setting=value ...]
 python launch.py train --resume RUN
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
-python launch.py replay RUN [--recording NAME]
+python launch.py replay RUN [--recording NAME] [--look]
 python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets|studies]
 """
 
@@ -13,7 +13,10 @@ import argparse
 import ast
 import difflib
 import os
+import re
+import shutil
 import sys
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -114,7 +117,7 @@ def replay(options: argparse.Namespace) -> int:
     from training.run import Run
 
     run = Run.open(options.directory, trust=options.trust)
-    return 0 if replay_run(run, options.recording, options.trial, Console(), options.trust) else 1
+    return 0 if replay_run(run, options.recording, options.trial, Console(), options.trust, options.look) else 1
 
 
 def list_names(options: argparse.Namespace) -> int:
@@ -122,12 +125,16 @@ def list_names(options: argparse.Namespace) -> int:
     wanted = [options.kind] if options.kind else list(dictionaries)
     if options.kind and options.kind not in dictionaries:
         return _complain(f"nothing is listed under {options.kind!r}; {_nearest(options.kind, list(dictionaries))}")
+    # Where nobody looks (`| grep`) an entry stays on one line.
+    columns = shutil.get_terminal_size((sys.maxsize, 0)).columns
     for kind in wanted:
         print(kind)
         entries = dictionaries[kind]
         width = max(len(name) for name in entries)
         for name, path in entries.items():
-            print(f"  {name:{width}}  {_first_line(path)}")
+            room = max(20, columns - width - 4)
+            lines = textwrap.wrap(_first_sentence(path), room, break_long_words=False, break_on_hyphens=False)
+            print(f"  {name:{width}}  " + f"\n{'':{width + 4}}".join(lines))
     return 0
 
 
@@ -227,6 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("directory", metavar="RUN")
     verb.add_argument("--recording", metavar="NAME", help="a file of the run's episodes/ (default: the first)")
     verb.add_argument("--trial", type=int, default=0, help="which of its trials (default: 0)")
+    verb.add_argument("--look", action="store_true", help="also show what each agent's memory looks at, step by step")
     _add_trust(verb)
     verb.set_defaults(run=replay)
 
@@ -289,8 +297,8 @@ def _literal(module: str, name: str) -> dict[str, str]:
     raise AssertionError(f"{module} has no {name}")
 
 
-def _first_line(path: str) -> str:
-    """The first sentence about an entry: its own docstring's, or its module's."""
+def _first_sentence(path: str) -> str:
+    """About an entry: its own docstring's, or its module's."""
     module, _, name = path.partition(":")
     tree = _tree(module)
     for node in tree.body:
@@ -298,8 +306,15 @@ def _first_line(path: str) -> str:
             text = ast.get_docstring(node) or ""
             if not text or (isinstance(node, ast.ClassDef) and name.endswith("Config")):
                 break
-            return text.splitlines()[0]
-    return (ast.get_docstring(tree) or "").splitlines()[0]
+            return _sentence(text)
+    return _sentence(ast.get_docstring(tree) or "")
+
+
+def _sentence(text: str) -> str:
+    """The first of a text, in one line; its first paragraph where that ends with something else than a full stop."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    # "et al. 2026" and "eq. 14" go on.
+    return re.split(r"(?<=\.)(?<!\bal\.)(?<!\beq\.) ", paragraph, maxsplit=1)[0]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from agents.auxiliary import Auxiliary, AuxiliaryHeads
-from agents.encoders import encoder_of
+from agents.encoders import centre, encoder_of
 from agents.heads import head_of
 from agents.occupant import Decision
 from agents.pointer import ItemsEncoder, item_features
@@ -80,11 +80,14 @@ class AgentConfig:
         if self.remembers not in ("trial", "episode"):
             raise ValueError(f"remembers is {self.remembers!r}; want 'trial' or 'episode'")
 
-    def build(self, observation_space: gym.spaces.Dict, action_space: gym.Space[Any], seed: int) -> Agent:
-        """A new agent whose first weights are a function of `seed`."""
+    def build(self, observation_space: gym.spaces.Dict, action_space: gym.Space[Any], seed: int, first: Observation | None = None) -> Agent:
+        """A new agent whose first weights are a function of `seed` and of `first`, [N, ...]: what is seen before anything happens."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Agent(self, observation_space, action_space)
+            agent = Agent(self, observation_space, action_space)
+        if first is not None:
+            centre(agent.observation_encoder, first)
+        return agent
 
 
 class Agent(nn.Module):
@@ -122,16 +125,21 @@ class Agent(nn.Module):
 
         memory: the memory's state at the head.
         """
-        x = self.observation_encoder(observation)
+        x = self._perceive(observation, action, reward, reset)
+        y, memory = self.memory(x, memory, reset)
+        if self.config.activation == "silu":
+            y = nn.functional.silu(y)
+        return Outlook(self.policy_head(y, observation), self.value_head(y)[..., 0], memory, x, y)
+
+    def _perceive(self, observation: Observation, action: Tensor, reward: Tensor, reset: Bool[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+        """What enters the memory."""
+        x: Tensor = self.observation_encoder(observation)
         known = ~reset[..., None]
         if self.action_encoder is not None:
             x = x + self.action_encoder(action) * known
         if self.reward_encoder is not None:
             x = x + self.reward_encoder(reward[..., None]) * known
-        y, memory = self.memory(x, memory, reset)
-        if self.config.activation == "silu":
-            y = nn.functional.silu(y)
-        return Outlook(self.policy_head(y, observation), self.value_head(y)[..., 0], memory, x, y)
+        return x
 
     @property
     def forgets_episodes(self) -> bool:
@@ -146,11 +154,8 @@ class Agent(nn.Module):
     @torch.no_grad()
     def act(self, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None = None) -> tuple[Decision, AgentState]:
         """One step of N seats. observation: {field: [N, ...]}. reward: since the last act; 0 where None."""
-        if reward is None:
-            reward = torch.zeros(len(state.clock), device=state.clock.device)
-        fresh = state.clock == 0
-        one_step = {name: value[:, None] for name, value in observation.items()}
-        outlook = self(one_step, state.action[:, None], reward[:, None], state.memory, fresh[:, None])
+        one_step, action_before, reward_before, fresh = _one_step(observation, state, reward)
+        outlook = self(one_step, action_before, reward_before, state.memory, fresh)
         policy = outlook.policy[:, 0]
         if self.config.acts == "best":
             action = self.policy_head.best(policy)
@@ -158,6 +163,26 @@ class Agent(nn.Module):
             action = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
         decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], self.policy_head.parameters_of(policy))
         return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
+
+    @torch.no_grad()
+    def inspect(self, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None = None) -> dict[str, Tensor]:
+        """What the memory looks at when `act` is given the same, for people: {name: [N, ...]}, empty where it has nothing to show.
+
+        It changes nothing, and neither playing nor learning asks for it.
+        """
+        one_step, action_before, reward_before, fresh = _one_step(observation, state, reward)
+        x = self._perceive(one_step, action_before, reward_before, fresh)
+        return {name: value[:, 0] for name, value in self.memory.inspect(x, state.memory, fresh).items()}
+
+
+def _one_step(
+    observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None
+) -> tuple[Observation, Tensor, Float[Tensor, "N 1"], Bool[Tensor, "N 1"]]:
+    """A step as a trajectory of one: what is observed, the action and the reward before it, and whether it begins a trial."""
+    if reward is None:
+        reward = torch.zeros(len(state.clock), device=state.clock.device)
+    one_step = {name: value[:, None] for name, value in observation.items()}
+    return one_step, state.action[:, None], reward[:, None], (state.clock == 0)[:, None]
 
 
 def _some_action(space: gym.Space[Any]) -> Tensor:

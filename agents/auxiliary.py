@@ -5,8 +5,8 @@
     next_latent       h_{t+1} from h_t and what is perceived at t + 1: h_t + MLP(LN[h_t; x_{t+1}]), judged by the policy that it gives,
                       KL(pi(.|h_{t+1}) || pi(.|prediction)) through a head that does not learn from it (NextLat, arXiv 2511.05963)
     next_latent_distance    the same prediction's smooth L1 distance from h_{t+1}
-    forecast          x_{t+1}, what enters the memory next, from what it puts out: squared distance (observation prediction, as in Weis et
-                      al. 2026, but of the embedding, so that a picture costs no more than a symbol)
+    forecast          x_{t+1} - x_t, how what enters the memory will change, from what it puts out: squared distance (observation
+                      prediction, as in Weis et al. 2026, but of the embedding, so that a picture costs no more than a symbol)
     co_player         the action that the others take at the same time, from what the memory puts out: cross-entropy
     lag               the symbols and numbers that were observed `lags` steps ago, one readout each (after arXiv 2309.12927)
 
@@ -107,7 +107,7 @@ class AuxiliaryHeads(nn.Module):
         if self.next is not None:
             found |= self._predict_next(self.next, head, lived)
         if self.forecast is not None:
-            error = (self.forecast(lived.y[:, :-1]) - lived.x[:, 1:].detach()).square().sum(-1)
+            error = (self.forecast(lived.y[:, :-1]) - lived.x.detach().diff(dim=1)).square().sum(-1)
             found["forecast"] = _mean_where(~lived.reset[:, 1:], error)
         if self.co_player is not None and lived.others is not None:
             found["co_player"] = -(self.co_player(lived.y).log_softmax(-1) * lived.others).sum(-1).mean()

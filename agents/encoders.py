@@ -60,6 +60,23 @@ def _is_picture(space: gym.spaces.Box) -> bool:
     return is_bytes and min(space.shape[:2]) >= PICTURE and space.shape[2] in (1, 3)
 
 
+def has_scenery(space: gym.spaces.Dict) -> bool:
+    """Whether a field is a grid or a picture, much of which may be the same always."""
+    return any(isinstance(encoder_of(field, 1), GridEncoder | PictureEncoder) for field in space.values())
+
+
+@torch.no_grad()
+def centre(encoder: nn.Module, observation: dict[str, Tensor]) -> None:
+    """Encodes grids and pictures relative to their mean over these observations, [N, ...]; nothing else changes.
+
+    Forty cells of wall add up to a vector many times as long as what a dancer moves, which a memory then learned three times as slowly.
+    """
+    if isinstance(encoder, DictEncoder):
+        for name, part in zip(encoder.names, encoder.encoders, strict=True):
+            if isinstance(part, GridEncoder | PictureEncoder):
+                part.project.bias -= part(observation[name]).mean(0)
+
+
 class SymbolEncoder(nn.Module):
     """One table row per symbol; several symbols side by side add up."""
 
@@ -107,10 +124,15 @@ class GridEncoder(nn.Module):
         rows, columns, fields = space.nvec.shape
         self.register_buffer("starts", torch.as_tensor(space.start).int(), persistent=False)
         sizes = [int(space.nvec[..., field].max()) for field in range(fields)]
-        self.tables = nn.ModuleList(nn.Embedding(size, CELL_FEATURES, padding_idx=0) for size in sizes)
+        tables = [nn.Embedding(size, CELL_FEATURES, padding_idx=0) for size in sizes]
+        self.tables = nn.ModuleList(tables)
         self.project = nn.Linear(rows * columns * CELL_FEATURES, width)
-        # One thing on an empty grid is about a unit vector, as a symbol is.
-        nn.init.normal_(self.project.weight, std=(2 / (CELL_FEATURES * width)) ** 0.5)
+        # One thing on an empty grid is about a unit vector, as a symbol is, and so are its features: were they larger and their projection
+        # smaller, what a step of Adam's does to either would be many times what it does to a symbol.
+        for table in tables:
+            nn.init.normal_(table.weight, std=(2 / (CELL_FEATURES * fields)) ** 0.5)
+            nn.init.zeros_(table.weight[0])
+        nn.init.normal_(self.project.weight, std=width**-0.5)
         nn.init.zeros_(self.project.bias)
 
     def forward(self, grid: Tensor) -> Float[Tensor, "... E"]:

@@ -1,13 +1,11 @@
 """The Coin Game at batch 4,096 on the same cores: our step alone, our rollout, and JaxMARL's step under jit, vmap and scan.
 
 All play given random moves, make every observation, and start a fresh episode where one has ended (after 100 steps). JaxMARL's environment
-runs in a process of its own, taking turns with ours, by an interpreter that has it: COTERIE_JAXMARL=/path/to/python. To make one:
-python -m venv /tmp/jaxmarl && /tmp/jaxmarl/bin/pip install jax jaxmarl
+runs in a process of its own, taking turns with ours, by an interpreter that has it: COTERIE_JAXMARL=/path/to/python. `TO_MAKE_ONE` is how.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -17,13 +15,18 @@ import torch
 from torch import Tensor
 
 from agents.occupant import Decision
-from benchmarks.measure import seconds, verdict
+from benchmarks.measure import interpreter_named_by, seconds, verdict
 from envs.coin_game import CoinGame
 from training.allocator import keep_freed_memory
 from training.rollout import Rollout
 from training.seating import one_table
 
 BATCH, STEPS, TURNS = 4096, 100, 5
+
+TO_MAKE_ONE = """\
+  python3 -m venv /tmp/jaxmarl
+  /tmp/jaxmarl/bin/pip install jax jaxmarl
+  COTERIE_JAXMARL=/tmp/jaxmarl/bin/python python -m benchmarks coin_game"""
 
 # Prints env steps per second, the median of nine runs after one that compiles.
 THEIRS = f"""
@@ -87,7 +90,7 @@ def main() -> bool:
             game.observe(state)
             state, _ = game.step(state, {"player": moves[step]})
 
-    interpreter = os.environ.get("COTERIE_JAXMARL")
+    interpreter = interpreter_named_by("COTERIE_JAXMARL")
     alone, rolled, theirs = [], [], []
     for _ in range(TURNS):
         alone.append(BATCH * STEPS / seconds(play_alone, 9))
@@ -96,7 +99,10 @@ def main() -> bool:
             theirs.append(float(subprocess.run([interpreter, "-c", THEIRS], check=True, capture_output=True, text=True).stdout.split()[-1]))
     print(f"our step: {statistics.median(alone):,.0f} env steps/s; our rollout: {statistics.median(rolled):,.0f} env steps/s", flush=True)
     if not theirs:
-        print("JaxMARL's: not measured; name an interpreter that has it with COTERIE_JAXMARL (how to make one: benchmarks/coin_game.py)")
+        print(
+            f"JaxMARL's: not measured; COTERIE_JAXMARL names no interpreter. To make one that has it, and measure:\n{TO_MAKE_ONE}",
+            flush=True,
+        )
         return True
     print(f"JaxMARL's coin_game: {statistics.median(theirs):,.0f} env steps/s", flush=True)
     met = verdict("our step is", statistics.median(alone) / statistics.median(theirs), 1, "times as fast")

@@ -21,10 +21,12 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks import memories
 from benchmarks.measure import seconds
 from envs.chance import Purpose, seeds_of
+from memory import titans
 from memory.kernels import chunkwise, hcam_recall, scan
 from training.allocator import keep_freed_memory
 from training.experiment import Experiment
@@ -37,9 +39,11 @@ from training.settings import override
 # What pytest runs before a kernel is timed.
 TESTS = {
     "hcam_recall": ["tests/memories/test_hcam_kernel.py"],
+    "chunkwise": ["tests/memories/test_kernels.py", "-k", "gated_scan or delta_scan or matrix_kernel"],
     "scan": ["tests/memories/test_kernels.py", "-k", "linear_scan or log_sum_scan"],
     "gru": ["tests/memories/test_kernels.py", "-k", "gru"],
     "lstm": ["tests/memories/test_kernels.py", "-k", "lstm"],
+    "titans_linear": ["tests/memories/test_kernels.py", "-k", "titans_linear or matrix_kernels"],
 }
 HEADS, LENGTH, CHUNKS, RECALLED = 4, 16, 16, 4
 
@@ -126,8 +130,9 @@ def kernels(device: str, repeats: int) -> bool:
         recall_of_chunks(device, rows, steps, width, "hcam_recall" in trusted, repeats, ceilings)
     for shape in shapes:
         linear_scan(device, shape, "scan" in trusted, repeats, ceilings)
-        if on_gpu and find_spec("fla"):
-            gated_scan(shape, repeats)
+        for rule in ("gated_scan", "delta_scan"):
+            matrix_scan(rule, device, shape, "chunkwise" in trusted, repeats, ceilings)
+        titans_linear(device, shape, "titans_linear" in trusted, repeats, ceilings)
     memories.learning([name for name in ("gru", "lstm") if name in trusted or not on_gpu], shapes, device, patience=10)
     return not on_gpu or len(trusted) == len(TESTS)
 
@@ -199,26 +204,75 @@ def linear_scan(device: str, shape: tuple[int, int, int], trusted: bool, repeats
         show("plain", work, device, repeats, floor)
 
 
-def gated_scan(shape: tuple[int, int, int], repeats: int) -> None:
-    """Ours with resets beside flash-linear-attention's without, in its bfloat16."""
+def matrix_scan(rule: str, device: str, shape: tuple[int, int, int], trusted: bool, repeats: int, ceilings: Ceilings) -> None:
+    """Gated with decay per key, delta without. Ours with resets beside flash-linear-attention's without, in its bfloat16."""
+    rows, steps, width = shape
+    size = width // HEADS
+    gated = rule == "gated_scan"
+    q, k, v = (torch.randn(rows, steps, HEADS, size, device=device) for _ in range(3))
+    sides = [q, functional.normalize(k, dim=-1), v, -torch.rand_like(q) if gated else torch.rand(rows, steps, HEADS, device=device)]
+    first, reset = torch.zeros(rows, HEADS, size, size, device=device), torch.rand(rows, steps, device=device) < 0.01
+    weighting = torch.randn_like(v)
+    # Forward: the four in, what is read out. Backward: they and its gradient in, four gradients out. The states are small beside these.
+    moved = 3 * sum(side.nbytes for side in sides) + 2 * v.nbytes
+    # Step by step: a product with the state to read and one to write, and with the delta rule one more; twice as many on the way back.
+    products = 3 * (2 if gated else 3) * 2 * q.numel() * size
+    floor = max(moved / ceilings.bytes, products / ceilings.operations)
+    print(f"{rule}, {rows} rows of {steps} steps, {HEADS} heads of {size}: ", end="")
+    print(f"at least {moved / 1e9:.3g} GB, {products / 1e9:.3g} GFLOP, {1e3 * floor:.3g} ms", flush=True)
+    learned = [side.requires_grad_() for side in sides]
+
+    def work() -> None:
+        rest = (first, reset) if gated else (None, first, reset)
+        o, _ = getattr(chunkwise, rule)(*learned, *rest)
+        torch.autograd.grad(o, learned, weighting)
+
+    if trusted:
+        show("Triton", work, device, repeats, floor)
+    with plainly(chunkwise):
+        show("plain", work, device, repeats, floor)
+    if device != "cuda" or not find_spec("fla"):
+        return
+    from fla.ops.delta_rule import chunk_delta_rule
     from fla.ops.gla import chunk_gla
 
+    half = [side.bfloat16().detach().requires_grad_() for side in sides]
+    theirs = chunk_gla if gated else chunk_delta_rule
+
+    def elsewhere() -> None:
+        torch.autograd.grad(theirs(*half, scale=1.0)[0], half, weighting.bfloat16())
+
+    show("flash-linear-attention, bfloat16, no resets", elsewhere, device, repeats, floor)
+
+
+def titans_linear(device: str, shape: tuple[int, int, int], trusted: bool, repeats: int, ceilings: Ceilings) -> None:
+    """A layer without its projections: what it learns and recalls, in chunks of 16 steps."""
     rows, steps, width = shape
-    heads, size = HEADS, width // HEADS
-    q, k, v = (torch.randn(rows, steps, heads, size, device="cuda").requires_grad_() for _ in range(3))
-    log_g = -torch.rand(rows, steps, heads, size, device="cuda")
-    reset, first = torch.rand(rows, steps, device="cuda") < 0.01, torch.zeros(rows, heads, size, size, device="cuda")
-    half = [side.bfloat16().detach().requires_grad_() for side in (q, k, v)]
-    print(f"gated_scan, {rows} rows of {steps} steps, {heads} heads of {size}")
+    layer = titans.Miras(titans.TitansLinearConfig(width, heads=HEADS)).to(device)
+    q, k, v = (torch.randn(rows, HEADS, steps, width // HEADS, device=device) for _ in range(3))
+    gates = torch.rand(3, rows, HEADS, steps, device=device)
+    sides = [functional.normalize(q, dim=-1), functional.normalize(k, dim=-1), v, -0.02 * gates[0], -gates[1], 0.1 * gates[2]]
+    reset = torch.rand(rows, steps, device=device) < 0.01
+    reset[:, 0] = True
+    weighting = torch.randn(rows, steps, HEADS, width // HEADS, device=device)
+    # Forward: the six in, what is recalled out. Backward: they and its gradient in, six gradients out. The states are small beside these.
+    moved = 3 * sum(side.nbytes for side in sides) + 2 * v.nbytes
+    # Step by step: the error, S, A and what is recalled, each a product with a matrix; twice as many on the way back.
+    products = 3 * 4 * 2 * q.numel() * (width // HEADS)
+    floor = max(moved / ceilings.bytes, products / ceilings.operations)
+    print(f"titans_linear, {rows} rows of {steps} steps, {HEADS} heads of {width // HEADS}: ", end="")
+    print(f"at least {moved / 1e9:.3g} GB, {products / 1e9:.3g} GFLOP, {1e3 * floor:.3g} ms", flush=True)
+    learned = [side.requires_grad_() for side in sides]
 
-    def ours() -> None:
-        torch.autograd.grad(chunkwise.gated_scan(q, k, v, log_g, first, reset)[0].sum(), [q, k, v])
+    def work() -> None:
+        inputs = titans._Inputs(*learned, gates[0])
+        recalled, _ = layer._recall_and_learn(inputs, layer._first(), layer.start(rows), reset)
+        torch.autograd.grad(recalled, learned, weighting)
 
-    def theirs() -> None:
-        torch.autograd.grad(chunk_gla(*half, log_g.bfloat16(), scale=1.0)[0].sum(), half)
-
-    show("ours", ours, "cuda", repeats)
-    show("flash-linear-attention, bfloat16, no resets", theirs, "cuda", repeats)
+    if trusted:
+        show("Triton", work, device, repeats, floor)
+    with plainly(titans):
+        show("plain", work, device, repeats, floor)
 
 
 def plainly(module: ModuleType) -> AbstractContextManager[object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -25,3 +27,8 @@ def verdict(what: str, value: float, target: float, unit: str, at_least: bool = 
     bound = f"{'at least' if at_least else 'at most'} {target:,.3g}"
     print(f"{what}: {value:,.3g} {unit} (target: {bound}) {'ok' if met else 'MISSED'}", flush=True)
     return met
+
+
+def interpreter_named_by(variable: str) -> str | None:
+    """Another Python, with what ours has not; None where the environment variable names none that is there."""
+    return shutil.which(os.environ.get(variable, ""))

@@ -1,7 +1,7 @@
 """Four rooms with ten objects in first person, 64 x 64 pixels: our steps and pictures, and Miniworld's FourRooms on the same cores.
 
 Both walk at random. Ours is a batch of 256 worlds, Miniworld a single environment, in a process of its own that takes turns with ours, by
-an interpreter that has it: COTERIE_MINIWORLD=/path/to/python. To make one (it needs EGL, as Mesa has it):
+an interpreter that has it: COTERIE_MINIWORLD=/path/to/python. `TO_MAKE_ONE` is how, on Debian; it draws through EGL, as Mesa has it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from benchmarks.measure import seconds, verdict
+from benchmarks.measure import interpreter_named_by, seconds, verdict
 from envs.chance import integers, uniform
 from envs.rooms3d.camera import Camera
 from envs.rooms3d.primitives import Kind, Slots
@@ -22,6 +22,12 @@ from training.allocator import keep_freed_memory
 
 # FEW: pictures that the plain renderer draws, which takes seconds for all. WALKS: stay, walk and turn, the first of all actions.
 BATCH, STEPS, TURNS, OBJECTS, FEW, WALKS = 256, 20, 5, 10, 16, 7
+
+TO_MAKE_ONE = """\
+  apt-get install -y libegl1 libgl1 libgl1-mesa-dri libglu1-mesa
+  python3 -m venv /tmp/miniworld
+  /tmp/miniworld/bin/pip install miniworld
+  COTERIE_MINIWORLD=/tmp/miniworld/bin/python python -m benchmarks rooms3d"""
 
 # Prints frames per second over a thousand steps.
 THEIRS = """
@@ -69,7 +75,7 @@ def main() -> bool:
         camera.draw_plainly(slots, eyes, slots.visible[:, None])
 
     walk()
-    interpreter = os.environ.get("COTERIE_MINIWORLD")
+    interpreter = interpreter_named_by("COTERIE_MINIWORLD")
     ours, theirs = [], []
     for _ in range(TURNS):
         ours.append(BATCH * STEPS / seconds(walk, 1, 0))
@@ -81,7 +87,10 @@ def main() -> bool:
     print(f"ours: {rate:,.0f} frames/s on {torch.get_num_threads()} threads; the plain renderer: ", end="")
     print(f"{FEW / seconds(draw_plainly, 1):,.0f} frames/s", flush=True)
     if not theirs:
-        print("Miniworld's: not measured; name an interpreter that has it with COTERIE_MINIWORLD (how to make one: benchmarks/rooms3d.py)")
+        print(
+            f"Miniworld's: not measured; COTERIE_MINIWORLD names no interpreter. To make one that has it, and measure:\n{TO_MAKE_ONE}",
+            flush=True,
+        )
         return verdict("ours draws", rate, 8800, "frames/s")
     print(f"Miniworld's FourRooms: {statistics.median(theirs):,.0f} frames/s", flush=True)
     return verdict("ours is", rate / statistics.median(theirs), 8, "times as fast")

@@ -40,8 +40,8 @@ Colour = tuple[int, int, int]
 COMPASS = {"N": (-1, 0), "NE": (-1, 1), "E": (0, 1), "SE": (1, 1), "S": (1, 0), "SW": (1, -1), "W": (0, -1), "NW": (-1, -1)}
 # In cells: the floor's side, all of it, how far the spectator sees, and the side of what it sees.
 FLOOR, CELLS, SIGHT, VIEW = 9, 81, 5, 11
-# The spectator's first cell, and the dancers' around it: every third of every third row.
-MIDDLE = 40
+# The spectator's first cell, how many moves away every dancer is, and the dancers' cells around it: every third of every third row.
+MIDDLE, NEAREST = 40, 3
 HOMES = (10, 13, 16, 37, 43, 64, 67, 70)
 MOVES = 16
 WORDS = ("watch", *DANCES)
@@ -105,8 +105,10 @@ class Ballet:
             raise ValueError(f"dancers is {self.dancers}; want from 1 to {len(HOMES)}")
         if not 1 <= self.delay <= 100_000:
             raise ValueError(f"delay is {self.delay}; want from 1 to 100,000")
-        if not self.watching < self.limit <= 1_000_000:
-            raise ValueError(f"limit is {self.limit}; want more than the {self.watching} steps until the word, and at most 1,000,000")
+        least = self.watching + NEAREST
+        if not least <= self.limit <= 1_000_000:
+            steps = f"the {self.watching} steps until the word and {NEAREST} to a dancer"
+            raise ValueError(f"limit is {self.limit}; want from {least}, {steps}, to 1,000,000")
 
     @property
     def watching(self) -> int:

@@ -304,7 +304,7 @@ def load_captions(captions: str, features: str, vocabulary: int, length: int, un
     """Captions (JSON as COCO has them: `images` with `id`, `annotations` with `image_id` and `caption`) and the images' features (npy,
     [M, D], row after row in the order of `images`). Without both files, a small set that simulated people describe.
 
-    The most frequent words get numbers below `vocabulary`, all others are "unknown"; captions of which more than a share `unknown` is, and
+    The most frequent words get numbers below `vocabulary`, all others are "unknown"; captions of which a share `unknown` or more is, and
     those without a word, are left out, with images that have none left (Lowe et al. 2020, arXiv 2002.01093). Longer captions are cut off
     after `length` words. Raises ValueError naming the file, what is wrong with it and what would work.
     """
@@ -318,7 +318,8 @@ def load_captions(captions: str, features: str, vocabulary: int, length: int, un
     spoken: list[list[tuple[str, list[str]]]] = [[] for _ in images]
     for image, text in annotations:
         if image not in place:
-            raise ValueError(f"captions {captions}: {text[:40]!r} is of image {image!r}, which is not among its {len(images)} images")
+            what = f"captions {captions}: {text[:40]!r} is of image {image!r}, which is not among its {len(images)} images"
+            raise ValueError(f"{what}; want the id of one, such as {images[0]!r}")
         spoken[place[image]].append((text, words_of(text)))
     tally = Counter(word for several in spoken for _, words in several for word in words)
     # Equally frequent words in the order of the alphabet.
@@ -329,13 +330,13 @@ def load_captions(captions: str, features: str, vocabulary: int, length: int, un
     for row, several in enumerate(spoken):
         for text, words in several:
             codes = [number.get(word, 1) for word in words]
-            if codes and codes.count(1) <= unknown * len(codes):
+            if codes and codes.count(1) < unknown * len(codes):
                 kept.setdefault(row, []).append((text, codes[:length]))
     if not tally:
         raise ValueError(f"captions {captions} has {len(annotations)} captions without a word; want words of the letters a to z or digits")
     if not kept:
         raise ValueError(
-            f"vocabulary is {vocabulary}; every caption in {captions or 'the small set'} then has more than {unknown:.0%} of unknown "
+            f"vocabulary is {vocabulary}; every caption in {captions or 'the small set'} then has {unknown:.0%} or more of unknown "
             f"words; want up to {len(tally) + 2}, which names them all"
         )
     table = np.zeros((len(kept), max(map(len, kept.values())), length), dtype=np.int64)

@@ -60,7 +60,7 @@ class Commons:
         for name in ("capacity", "limit"):
             # So that float32 holds the one as a share of the other.
             if not 1e-15 <= getattr(self, name) <= 1e15:
-                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-15 to 1e15")
+                raise ValueError(f"{name} is {getattr(self, name)}; want a finite number, from 1e-15 to 1e15")
         if not 0.0 <= self.growth <= 1.0:
             raise ValueError(f"growth is {self.growth}; want from 0 to 1")
         if not 0.0 <= self.threshold < 1.0:
@@ -132,20 +132,21 @@ class Commons:
     def _marks(self, step: int, stock: float, harvests: list[float]) -> list[Mark]:
         full, low = stock / self.capacity, stock < self.threshold * self.capacity
         marks = [
-            Mark("text", 0.5, 0.07, 0.07, INK, f"round {step} of {self.rounds}"),
-            Mark("box", 0.5, 0.4, 0.9, GREY, height=0.5),
+            Mark("text", 0.5, 0.07, 0.07, INK, f"round {step} of {self.rounds}" if step else "before round 1"),
+            Mark("text", 0.5, 0.15, 0.055, INK, f"stock {stock:.3g}"),
+            Mark("box", 0.5, 0.43, 0.9, GREY, height=0.46),
         ]
         if full > 0:
-            marks.append(Mark("box", 0.5, 0.65 - 0.25 * full, 0.9, RED if low else WATER, height=0.5 * full))
-        marks.append(Mark("box", 0.5, 0.65 - 0.5 * self.threshold, 0.9, INK, height=0.006))
-        marks.append(Mark("text", 0.5, 0.21, 0.06, INK, f"stock {stock:.3g}"))
+            marks.append(Mark("box", 0.5, 0.66 - 0.23 * full, 0.9, RED if low else WATER, height=0.46 * full))
+        marks.append(Mark("box", 0.5, 0.66 - 0.46 * self.threshold, 0.9, INK, height=0.006))
         pitch = 0.92 / self.players
         for seat, amount in enumerate(harvests):
             x = 0.04 + pitch * (seat + 0.5)
             height = 0.18 * amount / self.limit
             if height > 0:
                 marks.append(Mark("box", x, 0.88 - height / 2, 0.5 * pitch, WATER, height=height))
-            marks.append(Mark("text", x, 0.94, min(0.055, 0.25 * pitch), INK, f"{seat}: {amount:.3g}"))
+            text = f"{seat}: {amount:.3g}" if step else f"{seat}"
+            marks.append(Mark("text", x, 0.94, min(0.055, 1.6 * pitch / len(text)), INK, text))
         return marks
 
 

@@ -80,7 +80,7 @@ class DonorGame:
             raise ValueError(f"rounds is {self.rounds}; want from 1 to 1,000")
         for name in ("endowment", "multiplier"):
             if not 1e-30 <= getattr(self, name) <= 1e30:
-                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-30 to 1e30")
+                raise ValueError(f"{name} is {getattr(self, name)}; want a finite number, from 1e-30 to 1e30")
         if math.log10(self.villagers * self.endowment) + self.rounds * math.log10(max(1.0, self.multiplier)) > 30:
             raise ValueError(f"rounds is {self.rounds}: with multiplier {self.multiplier} resources could pass 1e30; want fewer rounds")
         if not 0 <= self.levels <= 1000:
@@ -184,7 +184,7 @@ class DonorGame:
             rules += f", who is punished loses {self.punishment:g} times what was spent" if self.punishment else ""
             pairs = ", ".join(f"{donor} may give to {partner[donor]}" for donor in donors)
             text = f"before round 1 of {self.rounds}: {self.villagers} villagers have {self.endowment:g} each; {rules}; {pairs}"
-            return Scene(text, self._picture("before round 1", donors, partner, [0.0] * self.villagers, resources))
+            return Scene(text, self._picture("before round 1", donors, partner, None, resources))
         share, spent = one.links[0, :, 0].tolist(), one.change[0].abs().tolist()
         told = []
         for donor in donors:
@@ -276,23 +276,31 @@ class DonorGame:
         seats = state.order.gather(1, places[:, : self.villagers // 2])
         return torch.zeros_like(state.fitness).scatter_(1, seats, 1.0)
 
-    def _picture(self, title: str, donors: list[int], partner: list[int], share: list[float], resources: list[float]) -> tuple[Mark, ...]:
-        """One line per pair: donor, the share that it gives (green) or spends on harm (red), recipient. Discs grow with the logarithm."""
-        tall = 0.8 / len(donors)
+    def _picture(
+        self, title: str, donors: list[int], partner: list[int], share: list[float] | None, resources: list[float]
+    ) -> tuple[Mark, ...]:
+        """One line per pair: donor, the share that it gives (green) or spends on harm (red), recipient. Discs grow with the logarithm.
+
+        share: None where nobody has given yet.
+        """
+        pitch = 0.8 / len(donors)
+        # So that beside a disc there is room for an amount, however few the pairs.
+        tall = min(pitch, 0.8 / 6)
         marks = [Mark("text", 0.5, 0.07, 0.07, INK, title)]
         marks += [Mark("text", x, 0.15, 0.045, INK, word) for x, word in ((0.16, "donor"), (0.5, "share given"), (0.84, "recipient"))]
         for row, donor in enumerate(donors):
-            y = 0.19 + tall * (row + 0.5)
-            long = 0.32 * abs(share[donor])
+            y = 0.19 + pitch * (row + 0.5)
             marks.append(Mark("box", 0.5, y, 0.32, PALE, height=0.36 * tall))
-            if long > 0:
-                marks.append(Mark("box", 0.34 + long / 2, y, long, GREEN if share[donor] > 0 else RED, height=0.36 * tall))
-            marks.append(Mark("text", 0.5, y, 0.34 * tall, INK, f"{share[donor]:.0%}"))
-            for seat, x, side in ((donor, 0.24, 0.08), (partner[donor], 0.76, 0.92)):
+            if share is not None:
+                long = 0.32 * abs(share[donor])
+                if long > 0:
+                    marks.append(Mark("box", 0.34 + long / 2, y, long, GREEN if share[donor] > 0 else RED, height=0.36 * tall))
+                marks.append(Mark("text", 0.5, y, 0.34 * tall, INK, f"{share[donor]:.0%}"))
+            for seat, x, side in ((donor, 0.24, 0.085), (partner[donor], 0.76, 0.915)):
                 size = tall * min(0.96, 0.4 + 0.08 * math.log2(1 + resources[seat] / self.endowment))
                 marks.append(Mark("disc", x, y, size, GREY))
                 marks.append(Mark("text", x, y, 0.4 * tall, INK, str(seat)))
-                marks.append(Mark("text", side, y, 0.34 * tall, INK, f"{resources[seat]:.3g}"))
+                marks.append(Mark("text", side, y, 0.34 * tall, INK, _short(resources[seat])))
         return tuple(marks)
 
 
@@ -312,6 +320,11 @@ def _hearsay(recipient: int, shares: list[float], to: list[int]) -> str:
         if seat
     ]
     return f" (heard: {recipient} {', who before '.join(links)})" if links else ""
+
+
+def _short(amount: float) -> str:
+    """An amount in six letters at most."""
+    return f"{amount:.1f}" if amount < 1000 else f"{amount:.0f}" if amount < 99_999.5 else f"{amount:.0e}"
 
 
 def gini(amounts: Float[Tensor, "B P"]) -> Float[Tensor, "B"]:

@@ -65,7 +65,8 @@ class _Tables(NamedTuple):
 
 @dataclass(frozen=True)
 class PublicGoods:
-    """players: P. endowment: tokens of each, every round. multiplier: by which the pot grows. levels: amounts that can be given; 0: any.
+    """players: P. endowment: tokens of each, every round. multiplier: by which the pot grows, between 1 and P in a dilemma. levels: amounts
+    that can be given; 0: any.
 
     point_costs: of giving one player 0, 1, ... points; one number or none is no punishment. point_harm: the share of its income that a
     point takes from who receives it. exclusion: whether members vote. rounds: of the game.
@@ -85,7 +86,7 @@ class PublicGoods:
             raise ValueError(f"players is {self.players}; want from 2 to 100")
         for name in ("endowment", "multiplier"):
             if not 1e-30 <= getattr(self, name) <= 1e30:
-                raise ValueError(f"{name} is {getattr(self, name)}; want from 1e-30 to 1e30")
+                raise ValueError(f"{name} is {getattr(self, name)}; want a finite number, from 1e-30 to 1e30")
         if self.multiplier * self.endowment > 1e30:
             raise ValueError(f"endowment is {self.endowment}: with multiplier {self.multiplier} incomes could pass 1e30; want less")
         if self.levels != 0 and not 2 <= self.levels <= 1000:
@@ -178,7 +179,7 @@ class PublicGoods:
         step = int(state.step[index])
         per_round = 2 if self.has_sanctions else 1
         number = (step + per_round - 1) // per_round
-        title = Mark("text", 0.5, 0.07, 0.07, INK, f"round {number} of {self.rounds}")
+        title = Mark("text", 0.5, 0.07, 0.07, INK, f"round {number} of {self.rounds}" if step else "before round 1")
         given, members = state.contributions[index].tolist(), state.members[index].tolist()
         notes = [""] * self.players
         if step == 0:
@@ -231,8 +232,12 @@ class PublicGoods:
                 marks.append(Mark("box", x, 0.75 - height / 2, 0.7 * pitch, GREEN, height=height))
             if not members[seat]:
                 marks.append(Mark("text", x, 0.45, 0.6 * pitch, RED, "X"))
-            marks.append(Mark("text", x, 0.8, 0.05, INK, f"{given[seat] * self.endowment:.3g}"))
-            marks.append(Mark("text", x, 0.88, min(0.06, 0.24 * pitch), RED if notes[seat].startswith("-") else INK, notes[seat]))
+            # Without a note nobody has given yet.
+            if notes[seat]:
+                gift = f"{given[seat] * self.endowment:.3g}"
+                marks.append(Mark("text", x, 0.8, min(0.05, 1.6 * pitch / len(gift)), INK, gift))
+                colour = RED if notes[seat].startswith("-") else INK
+                marks.append(Mark("text", x, 0.88, min(0.06, 1.5 * pitch / len(notes[seat])), colour, notes[seat]))
             marks.append(Mark("text", x, 0.95, min(0.05, 0.2 * pitch), INK, f"player_{seat}"))
         return marks
 

@@ -84,7 +84,7 @@ class Referential:
     features: str = ""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("candidates", 2, 1000), ("length", 1, 1000), ("turns", 1, 100), ("pixels", 12, 256)):
+        for name, least, most in (("length", 1, 1000), ("turns", 1, 100), ("pixels", 12, 256)):
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is {getattr(self, name)}; want from {least} to {most}")
         if not 0.0 <= self.noise <= 1.0:
@@ -99,9 +99,13 @@ class Referential:
         if self.shows != "features" and (self.captions or self.features):
             raise ValueError(f"shows is {self.shows!r}; with captions {self.captions!r} and features {self.features!r} want 'features'")
         captions.check_values(self.values)
-        if self.world < self.candidates:
-            what = f"{self.captions or 'the small set'} has captions for" if self.shows == "features" else f"values {self.values} make"
-            raise ValueError(f"candidates is {self.candidates}; {what} only {self.world} pictures; want at most as many candidates")
+        most = min(self.world, 1000)
+        if not 2 <= self.candidates <= most:
+            whose = f"values {self.values} make"
+            if self.shows == "features":
+                whose = f"{self.captions or 'the small set'} has captions for"
+            want = f"from 2 to {most}" if most > 1 else "a world of at least two"
+            raise ValueError(f"candidates is {self.candidates}; {whose} {self.world} pictures; want {want}")
         if self.shows == "pictures" and (different := _different(self.values, self.pixels)) < self.world:
             enough = next(size for size in range(12, 257) if _different(self.values, size) == self.world)
             raise ValueError(
@@ -334,17 +338,20 @@ class Referential:
                 colour = GREEN if number == target else RED
                 marks.append(Mark("box", x, y, min(side, width + 0.04), colour, height=min(tall, width + 0.04)))
             marks += self._marks_of(which, x, y, width * 0.94)
-            marks.append(Mark("text", x - width * 0.4, y - width * 0.38, 0.045, INK, str(number + 1)))
-        below = [part for line in lines for part in textwrap.wrap(line, 46)][-4:] or ["nothing said yet"]
-        return marks + [Mark("text", 0.5, 0.78 + 0.055 * number, 0.042, INK, line) for number, line in enumerate(below)]
+            name = str(number + 1)
+            marks.append(Mark("text", x - width * (0.44 - 0.05 * len(name)), y - width * 0.39, min(0.045, 0.2 * width), INK, name))
+        below = [part for line in lines for part in textwrap.wrap(line, 40)] or ["nothing said yet"]
+        # Of a long talk the end.
+        below = below if len(below) <= 5 else ["...", *below[-4:]]
+        return marks + [Mark("text", 0.5, 0.765 + 0.048 * number, 0.042, INK, line) for number, line in enumerate(below)]
 
     def _marks_of(self, which: int, x: float, y: float, side: float) -> list[Mark]:
         """An object as boxes, one for every run of a colour in a row of its picture; photographs by their captions."""
         marks = [Mark("box", x, y, side, PAPER)]
         if self.shows == "features":
-            words = self.caption_set.texts[which][0].split()
-            lines = [" ".join(words[first : first + 2]) for first in range(0, min(len(words), 8), 2)]
-            return marks + [Mark("text", x, y + side * (n - 1.2) / 5, side / 8, INK, line) for n, line in enumerate(lines)]
+            lines = textwrap.wrap(self.caption_set.texts[which][0], 14, max_lines=4, placeholder=" ...")
+            first = 0.5 - (len(lines) - 1) / 2
+            return marks + [Mark("text", x, y + side * (first + n) / 5, side / 8, INK, line) for n, line in enumerate(lines)]
         picture = atlas(self.values, _DRAWN)[which]
         for row, line in enumerate(picture):
             edges = [0, *(np.flatnonzero((line[1:] != line[:-1]).any(1)) + 1).tolist(), len(line)]

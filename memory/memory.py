@@ -38,7 +38,11 @@ class Memory(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], State]: ...
 
     def inspect(self, x: Float[Tensor, "B T E"], state: State, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
-        """What `forward` looks at on the way, for people: {name: [B, T, ...]}. Never called in training."""
+        """What `forward` looks at on the way, for people: {name: [B, T, ...]}. Never called in playing or training.
+
+        `attention`, by heads where there are any, tells the weights of the steps by how long ago they were, the step itself first, or of
+        those at `position`, steps of the trial, the step itself last (`training.looks` puts them into words).
+        """
         return {}
 
 

@@ -97,7 +97,7 @@ class RAT(Memory):
         return self.to_output(output_gate * mixed.flatten(2)), self._after(running, clock, ends)
 
     def inspect(self, x: Float[Tensor, "B T D"], state: RATState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
-        """attention [B, T, H, 1+M]: the weight of the open chunk and of those that lie 1, ..., M chunks back."""
+        """chunk_attention [B, T, H, 1+M]: the weight of the open chunk and of those that lie 1, ..., M chunks back."""
         _, queries, running, clock = self._recur(x, state, reset)
         ends = self._ends(running, clock, reset, state)
         weights = self._attend(queries, running, ends, clock)
@@ -105,7 +105,7 @@ class RAT(Memory):
         by_age[..., 0] = weights[..., 0]
         # What cannot be seen has age 0, and weight 0.
         by_age.scatter_add_(-1, ends.age[:, None].expand_as(weights[..., 1:]), weights[..., 1:])
-        return {"attention": by_age.transpose(1, 2)}
+        return {"chunk_attention": by_age.transpose(1, 2)}
 
     def _recur(self, x: Tensor, state: RATState, reset: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The output gate [B, T, D], queries [B, T, H, d], keys and values as they stand [B, T, 2 D], each step's clock [B, T]."""

@@ -113,13 +113,13 @@ class RecurrentHighway(Memory):
         return torch.cat([hidden, recalled], -1), RecurrentHighwayState(hidden[:, -1], past, known)
 
     def inspect(self, x: Float[Tensor, "B T E"], state: RecurrentHighwayState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
-        """attention: [B, T, w], the oldest step of the window first, the step itself last."""
+        """attention: [B, T, w], the weight of the step 0, 1, .. w - 1 steps ago."""
         if not self.config.window or x.shape[1] == 0:
             return {}
         hidden = self._recur(x, state.hidden, reset)
         attention, _ = self._recall(hidden, *_with_lives(hidden, state, reset))
         first = torch.arange(attention.shape[2], device=x.device)[:, None]
-        within = first + torch.arange(self.config.window, device=x.device)
+        within = first + torch.arange(self.config.window - 1, -1, -1, device=x.device)
         return {"attention": attention.take_along_dim(within[None, None], -1).flatten(1, 2)[:, : x.shape[1]]}
 
     def _recur(self, x: Float[Tensor, "B T E"], hidden: Float[Tensor, "B D"], reset: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:

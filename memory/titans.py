@@ -47,6 +47,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Stack
 
@@ -210,18 +211,37 @@ class Miras(Memory):
         if x.shape[1] == 0:
             return x, state
         inputs, recent = self._inputs(x, state, reset)
-        recalled, _, after = self._learn(inputs, state, reset)
+        recalled, after = self._recall_and_learn(inputs, self._first(), state, reset)
         return self.to_output(self.norm(recalled).flatten(2) * functional.silu(self.output_gate(x))), after._replace(recent=recent)
 
     def inspect(self, x: Float[Tensor, "B T D"], state: MirasState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """surprise [B, T, H]: the length of the inner loss's gradient. kept [B, T, H]: 1 - alpha. rate [B, T, H]: theta."""
         inputs, _ = self._inputs(x, state, reset)
-        _, gradients, _ = self._learn(inputs, state, reset)
+        _, gradients, _ = self._learn(inputs, self._first(), state, reset)
         squares = [torch.stack([outer.squares() for outer in window]).sum(0) for window in gradients]
         seen = {"surprise": torch.cat(squares, 2).sqrt(), "kept": inputs.log_keep.exp(), "rate": inputs.rate}
         return {name: value.transpose(1, 2) for name, value in seen.items()}
 
-    def _learn(self, inputs: _Inputs, state: MirasState, reset: Tensor) -> tuple[Tensor, list[list[_Outer]], MirasState]:
+    def _first(self) -> Float[Tensor, "H P"]:
+        return torch.cat([matrix.flatten(1) for matrix in self.first_weights], 1)
+
+    def _recall_and_learn(
+        self, inputs: _Inputs, first: Float[Tensor, "H P"], state: MirasState, reset: Tensor
+    ) -> tuple[Tensor, MirasState]:
+        """What is recalled [B, T, H, d] and the state after, from the weights of a row's first step on."""
+        config = self.config
+        if (config.network, config.loss, config.retention) == ("linear", "squared", "decay"):
+            fast = triton_version("titans_linear", state.weights)
+            if fast:
+                q, k, v, log_keep, log_momentum, rate, _ = inputs
+                gates = log_keep, log_momentum if config.momentum else None, rate
+                learned = fast.learn(q, k, v, *gates, first, *state[:3], state.phase, reset, config.chunk_length)
+                recalled, anchor, weights, momentum, phase = learned
+                return recalled, MirasState(anchor, weights, momentum, state.recent, phase)
+        recalled, _, after = self._learn(inputs, first, state, reset)
+        return recalled, after
+
+    def _learn(self, inputs: _Inputs, first: Tensor, state: MirasState, reset: Tensor) -> tuple[Tensor, list[list[_Outer]], MirasState]:
         """What is recalled [B, T, H, d], each chunk length's gradients and the state after."""
         recalled, gradients = [], []
         # What is learned keeps its precision under autocast.
@@ -229,7 +249,7 @@ class Miras(Memory):
             for start in range(0, reset.shape[1], self.config.chunk_length):
                 window = slice(start, start + self.config.chunk_length)
                 part = _Inputs(*(value[:, :, window] for value in inputs))
-                y, outer, state = self._window(part, state, reset[:, window])
+                y, outer, state = self._window(part, first, state, reset[:, window])
                 recalled.append(y)
                 gradients.append(outer)
         return torch.cat(recalled, 2).transpose(1, 2), gradients, state
@@ -259,11 +279,12 @@ class Miras(Memory):
         forgotten = reach[:, -1:] < torch.arange(TAPS - 2, -1, -1, device=x.device)
         return inputs, past[:, steps:].masked_fill(forgotten[..., None], 0.0)
 
-    def _window(self, inputs: _Inputs, state: MirasState, reset: Bool[Tensor, "B T"]) -> tuple[Tensor, list[_Outer], MirasState]:
+    def _window(
+        self, inputs: _Inputs, first: Float[Tensor, "H P"], state: MirasState, reset: Bool[Tensor, "B T"]
+    ) -> tuple[Tensor, list[_Outer], MirasState]:
         """At most C steps. So a row's gradients are taken at its anchor and then, if its chunk ends on the way, at the weights it has
         there; or, after a reset later than the first step, at the first weights: no chunk that begins there ends within the window."""
         length, steps = self.config.chunk_length, reset.shape[1]
-        first = torch.cat([matrix.flatten(1) for matrix in self.first_weights], 1)
         fresh = reset[:, 0]
         source, anchor, phase = _Source(state.weights, state.momentum, first), state.anchor, state.phase
         if _may(fresh):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from PIL import ImageFont
 from torch import Tensor
 
 from agents.occupant import Decision, Occupant
@@ -283,3 +285,26 @@ def told(game: Game, names: Sequence[str], occupants: Mapping[str, Occupant], se
     table = rollout.start(seeds)
     _, log = rollout.play(table, steps)
     return [game.describe(table.game, 0).text, *(game.describe(tree.rows_of(log.game, step), 0).text for step in range(steps))]
+
+
+def _place(mark: Mark) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a text, as `envs.face.draw` draws it."""
+    # Letters are measured in whole pixels: in a picture of 1,000.
+    left, top, right, bottom = ImageFont.load_default(size=mark.size * 1000).getbbox(mark.text, anchor="mm")
+    return mark.x + left / 1000, mark.y + top / 1000, mark.x + right / 1000, mark.y + bottom / 1000
+
+
+def cut_off(scene: Scene) -> list[str]:
+    """The texts of a scene of which a part lies outside its picture."""
+    texts = [mark for mark in scene.marks if mark.shape == "text"]
+    return [mark.text for mark in texts if min(_place(mark)) < 0 or max(_place(mark)) > 1]
+
+
+def overlapping(scene: Scene) -> list[tuple[str, str]]:
+    """The pairs of texts of a scene that lie over each other."""
+    places = [(mark.text, *_place(mark)) for mark in scene.marks if mark.shape == "text"]
+    return [
+        (one[0], other[0])
+        for one, other in itertools.combinations(places, 2)
+        if max(one[1], other[1]) < min(one[3], other[3]) and max(one[2], other[2]) < min(one[4], other[4])
+    ]

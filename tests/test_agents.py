@@ -102,6 +102,17 @@ def test_nothing_on_a_grid_adds_nothing_and_learns_nothing():
     assert encode.tables[0].weight.grad.abs().sum(1).gt(0).tolist() == [False, True, False]
 
 
+def test_scenery_is_encoded_as_nothing():
+    space = gym.spaces.Dict({"board": gym.spaces.MultiDiscrete(np.full((2, 2, 1), 3)), "word": gym.spaces.Discrete(2)})
+    boards = torch.tensor([[2, 1, 0, 0], [2, 0, 1, 0]]).view(2, 2, 2, 1)
+    first = {"board": boards, "word": torch.tensor([0, 1])}
+    plain, centred = (AgentConfig().build(space, gym.spaces.Discrete(2), 3, seen) for seen in (None, first))
+    board, word = centred.observation_encoder.encoders
+    torch.testing.assert_close(board(boards).mean(0), torch.zeros(32))
+    assert board(boards)[0].norm() > 0.3
+    assert torch.equal(word(first["word"]), plain.observation_encoder.encoders[1](first["word"]))
+
+
 def test_what_stays_as_it_was_is_encoded_once():
     encode = encoder_of(gym.spaces.MultiDiscrete(np.full((2, 2, 1), 3)), 5)
     grids = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 0]])[..., None, None, None].expand(2, 4, 2, 2, 1)

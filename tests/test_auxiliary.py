@@ -65,8 +65,8 @@ def test_a_forecast_is_judged_by_its_distance_from_what_comes_next_within_the_tr
     lived = lived_of(y, [[0, 0, 0, 0]], [[True, False, True, False]])
     x = torch.tensor([[[8.0, 8.0], [1.0, 3.0], [4.0, 4.0], [5.0, 6.0]]], requires_grad=True)
     found = heads(head_of(CHOICES, 3), lived._replace(x=x))["forecast"]
-    # (1, 0) of (1, 3), and (5, 5) of (5, 6); what the second step says of the third, in another trial, does not count.
-    assert found.item() == pytest.approx((9 + 1) / 2)
+    # (1, 0) of (-7, -5), and (5, 5) of (1, 2); what the second step says of the third, in another trial, does not count.
+    assert found.item() == pytest.approx((64 + 25 + 16 + 9) / 2)
     found.backward()
     assert x.grad is None
 

@@ -311,8 +311,8 @@ def test_the_spaces_say_what_is_seen():
         ({"dancers": 0}, "dancers is 0; want from 1 to 8"),
         ({"dancers": 9}, "dancers is 9; want from 1 to 8"),
         ({"delay": 0}, "delay is 0; want from 1 to 100,000"),
-        ({"limit": 62}, "limit is 62; want more than the 62 steps until the word, and at most 1,000,000"),
-        ({"dancers": 8, "delay": 48}, "limit is 320; want more than the 504 steps until the word, and at most 1,000,000"),
+        ({"limit": 64}, "limit is 64; want from 65, the 62 steps until the word and 3 to a dancer, to 1,000,000"),
+        ({"dancers": 8, "delay": 48}, "limit is 320; want from 507, the 504 steps until the word and 3 to a dancer, to 1,000,000"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):

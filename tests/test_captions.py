@@ -234,10 +234,18 @@ def test_captions_of_rare_words_are_left_out_with_their_images(tmp_path: Path) -
     # a, dog, and: "a dog and a ?" stays, "a dog ?" too, "two animals" and "a ?" do not.
     assert found.captions.tolist() == [[[2, 3, 4, 2, 1]], [[2, 3, 1, 0, 0]]]
     assert found.rows.tolist() == [0, 1]
-    with pytest.raises(
-        ValueError, match=r"vocabulary is 2; every caption in .*c.json then has more than 30% .*; want up to 10, which names"
-    ):
+    with pytest.raises(ValueError, match=r"vocabulary is 2; every caption in .*c.json then has 30% or more .*; want up to 10, which names"):
         load_captions(*files, vocabulary=2, length=5)
+
+
+def test_a_caption_of_which_exactly_the_share_is_unknown_is_left_out(tmp_path: Path) -> None:
+    # With ten words three unknown ones are 30 %; the first two captions make every other word frequent.
+    known = "a b c d e f g"
+    texts = (known, known, f"{known} x y z", f"{known} x y")
+    annotations = [{"image_id": image, "caption": text} for image, text in zip((3, 3, 7, 9), texts, strict=True)]
+    found = load_captions(*written(tmp_path, {**DOGS, "annotations": annotations}), vocabulary=9, length=10)
+    assert found.names[2:] == tuple(known.split())
+    assert found.texts == ((known, known), (f"{known} x y",))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +272,7 @@ def test_captions_of_rare_words_are_left_out_with_their_images(tmp_path: Path) -
         ({**DOGS, "images": [{"id": 3}, {"id": 7}, {"id": 3}]}, r"captions .*c.json has image 3 twice"),
         (
             {**DOGS, "images": [{"id": 3}, {"id": 7}, {"id": 8}]},
-            r"captions .*c.json: 'a zebra' is of image 9, which is not among its 3 images",
+            r"captions .*c.json: 'a zebra' is of image 9, which is not among its 3 images; want the id of one, such as 3",
         ),
         ({**DOGS, "images": DOGS["images"][:2]}, r"features .*f.npy has 3 rows; captions .*c.json has 2 images; want as many"),
     ],

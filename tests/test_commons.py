@@ -10,7 +10,7 @@ from agents.co_players.commons import Conditional, Greedy, Random, Sustainable
 from envs.chance import Purpose, seeds_of
 from envs.commons import Commons
 from envs.iterated_dilemma import IteratedDilemma
-from tests.games import told
+from tests.games import cut_off, overlapping, told
 from tests.test_golden import assert_golden
 from training.evaluation.suites import commons as suite_of
 from training.experiment import Experiment
@@ -110,15 +110,27 @@ def test_people_read_harvests_and_fate():
     ]
 
 
+@pytest.mark.parametrize("game", [Commons(), Commons(players=100), Commons(players=2, capacity=1234567.0, limit=345678.0)])
+def test_what_a_picture_says_can_be_read(game):
+    states, _ = play(game, (5,) * game.players)
+    for state in states:
+        scene = game.describe(state, 0)
+        assert (cut_off(scene), overlapping(scene)) == ([], [])
+        (stock,) = (mark for mark in scene.marks if mark.text.startswith("stock"))
+        # Dark on water nobody could read it.
+        assert stock.y + stock.size / 2 < min(mark.y - mark.height / 2 for mark in scene.marks if mark.shape == "box")
+    assert [mark.text for mark in game.describe(states[0], 0).marks if mark.text][2:] == [str(seat) for seat in range(game.players)]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"players": 0}, "players is 0; want from 1 to 100"),
-        ({"capacity": 0.0}, "capacity is 0.0; want from 1e-15 to 1e15"),
-        ({"capacity": 1e-46}, "capacity is 1e-46; want from 1e-15 to 1e15"),
-        ({"capacity": 1e39}, r"capacity is 1e\+39; want from 1e-15 to 1e15"),
-        ({"limit": math.inf}, "limit is inf; want from 1e-15 to 1e15"),
-        ({"limit": 1e39}, r"limit is 1e\+39; want from 1e-15 to 1e15"),
+        ({"capacity": 0.0}, "capacity is 0.0; want a finite number, from 1e-15 to 1e15"),
+        ({"capacity": 1e-46}, "capacity is 1e-46; want a finite number, from 1e-15 to 1e15"),
+        ({"capacity": 1e39}, r"capacity is 1e\+39; want a finite number, from 1e-15 to 1e15"),
+        ({"limit": math.inf}, "limit is inf; want a finite number, from 1e-15 to 1e15"),
+        ({"limit": 1e39}, r"limit is 1e\+39; want a finite number, from 1e-15 to 1e15"),
         ({"growth": 1.5}, "growth is 1.5; want from 0 to 1"),
         ({"threshold": 1.0}, "threshold is 1.0; want a share from 0, below 1"),
         ({"levels": 1}, "levels is 1; want from 2 to 1000, or 0 for any share"),

@@ -22,6 +22,8 @@ from envs.diagnostics.sine import Sine
 TASKS: dict[str, SequenceTask] = {
     "n_parity": NParity(3),
     "dense parity": NParity(3, dense=True),
+    "many parities": NParity(5, curriculum="many"),
+    "many dense parities": NParity(5, dense=True, curriculum="many"),
     "match_to_sample": MatchToSample(n=3, symbols=3, queries=3, gap=2),
     "many delays": MatchToSample(n=5, symbols=3, queries=2, curriculum="many"),
     "unmarked": MatchToSample(n=3, queries=2, gap=3, marked=False),
@@ -128,6 +130,27 @@ class TestNParity:
         assert (script.asked.sum(1) == 1).all()
         assert torch.equal(script.asked.long().argmax(1), script.length - 1)
 
+    @pytest.mark.parametrize("dense", [False, True])
+    def test_with_many_each_episode_draws_its_n_and_tells_it_where_it_asks(self, dense: bool) -> None:
+        script = NParity(5, dense, curriculum="many").script(luck(4_000))
+        told = script.shown["n"]
+        assert torch.equal(told > 0, script.asked)
+        drawn = told.amax(1)
+        assert torch.equal(told, drawn[:, None] * script.asked)
+        assert drawn.bincount().tolist()[:2] == [0, 0]
+        assert stats.chisquare(drawn.bincount()[2:].numpy()).pvalue > 1e-3
+        for bits, right, asked, n in zip(
+            script.shown["bit"][:100].tolist(), script.right.tolist(), script.asked.tolist(), drawn.tolist(), strict=False
+        ):
+            for t in range(n - 1, len(bits)):
+                assert right[t] == bits[t - n + 1 : t + 1].count(1) % 2
+            assert not dense or asked == [t >= n - 1 for t in range(21)]
+
+    def test_how_long_an_episode_is_says_nothing_about_its_n(self) -> None:
+        many, single = NParity(5, curriculum="many").script(luck(50)), NParity(5).script(luck(50))
+        assert torch.equal(many.length, single.length)
+        assert torch.equal(many.shown["bit"], single.shown["bit"])
+
     def test_every_episode_has_a_bias_of_its_own_drawn_evenly(self) -> None:
         share = NParity(100).script(luck(4_000)).shown["bit"].float().mean(1)
         assert stats.kstest(share.numpy(), "uniform").statistic < 0.05
@@ -189,6 +212,32 @@ class TestMatchToSample:
             (marked.asked, unmarked.asked),
         ):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [NParity, MatchToSample])
+def test_with_many_the_hardest_episodes_are_measured_by_themselves(kind: type[Any]) -> None:
+    task = kind(4, curriculum="many")
+    state = task.start(luck(200))
+    n = state.script.shown["n"].amax(1) if kind is NParity else task._delay(state.seed)
+    for step in range(task.max_steps):
+        # Whoever is right in every other game.
+        answer = task.answers(state)["player"]
+        said = (answer.action[:, 0] + torch.arange(200) % 2) % 2
+        state, turn = task.step(state, {"player": said[:, None]})
+        asked = answer.asked[:, 0]
+        assert set(turn.measures) == {"correct", "hardest_correct"}
+        for name, counts in (("correct", asked), ("hardest_correct", asked & (n == 4))):
+            measure = turn.measures[name]
+            assert torch.equal(~measure.isnan(), counts), step
+            assert torch.equal(measure[counts], (torch.arange(200)[counts] % 2 == 0).float())
+    assert 20 < (n == 4).sum() < 120
+
+
+@pytest.mark.parametrize("kind", [NParity, MatchToSample])
+@pytest.mark.parametrize("curriculum", ["single", "many"])
+def test_a_curriculum_may_raise_n_because_no_space_depends_on_it(kind: type[Any], curriculum: str) -> None:
+    (one,), (other,) = (kind(n, curriculum=curriculum).roles for n in (2, 90))
+    assert (one.observation_space, one.action_space) == (other.observation_space, other.action_space)
 
 
 class TestAssociativeRecall:
@@ -329,6 +378,17 @@ WORDS = {
             8: "step 8: sees 0; asked, says even: right",
         },
     ),
+    "many parities": (
+        NParity(5, curriculum="many"),
+        [0] * 17,
+        {
+            # The last bits are 0 1 1.
+            0: "before step 1 of 17: say in the end whether the ones among the last N bits are odd or even in number, with N from 2 to 5",
+            1: "step 1: sees 0; says even, not asked",
+            16: "step 16: sees 1; says even, not asked",
+            17: "step 17: sees 1 and N is 3; asked, says even: right",
+        },
+    ),
     "match_to_sample": (
         MatchToSample(n=3, symbols=3, queries=2, gap=2),
         [0] * 9,
@@ -411,6 +471,9 @@ def test_a_verdict_is_green_or_red_and_a_tape_shows_the_newest_symbols() -> None
     ("task", "settings", "message"),
     [
         (NParity, {"n": 0}, "n is 0; want from 1 to 10,000"),
+        (NParity, {"curriculum": "some"}, "curriculum is 'some'; want 'single' or 'many'"),
+        (NParity, {"n": 1, "curriculum": "many"}, "n is 1; want from 2 to 100 with the curriculum 'many'"),
+        (NParity, {"n": 101, "curriculum": "many"}, "n is 101; want from 2 to 100 with the curriculum 'many'"),
         (MatchToSample, {"n": 0}, "n is 0; want from 1 to 10,000"),
         (MatchToSample, {"symbols": 1}, "symbols is 1; want from 2 to 10,000"),
         (MatchToSample, {"queries": 0}, "queries is 0; want from 1 to 1,000"),

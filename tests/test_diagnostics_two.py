@@ -14,6 +14,8 @@ from envs.diagnostics.hidden_markov import HiddenMarkov, MoodState
 from envs.diagnostics.linear_regression import (
     LinearRegression,
     RegressionState,
+    attention_loss,
+    attention_mu,
     gradient_step_loss,
     least_squares_loss,
     ridge_loss,
@@ -112,6 +114,55 @@ class TestLinearRegression:
         x = torch.from_numpy(np.random.default_rng(0).normal(size=(4000, 40, 5))).float()
         # Stated as 0.113, from 20,000 squared errors, whose mean is off by some 0.001.
         assert ridge_loss(game, x).mean().item() == pytest.approx(0.113, abs=0.002)
+
+    @staticmethod
+    def attention_loses(omega, mu=None):
+        """Mean loss of heads at the last question; mu: by the closed form if None."""
+        game, omega = LinearRegression(), torch.tensor(omega, dtype=torch.float64)
+        luck = np.random.default_rng(5)
+        x, question = (torch.from_numpy(luck.normal(size=shape)).float() for shape in ((20_000, 40, 5), (20_000, 5)))
+        mu = attention_mu(game, omega) if mu is None else torch.tensor(mu, dtype=torch.float64)
+        return attention_loss(game, x, question, omega, mu).mean().item()
+
+    def test_one_head_of_softmax_attention_loses_what_the_literature_says(self):
+        # Stated as 0.41, from 20,000 squared errors, whose mean is off by some 0.005. The closed form thinks 1 / sqrt(5) the best omega.
+        assert self.attention_loses([5**-0.5]) == pytest.approx(0.41, abs=0.01)
+        grid = [(omega, mu) for omega in (0.4, 0.5, 0.6) for mu in (1.3, 1.5, 1.7)]
+        losses = {point: self.attention_loses(*([number] for number in point)) for point in grid}
+        assert min(losses, key=losses.get) == (0.5, 1.5)
+        assert losses[0.5, 1.5] == pytest.approx(0.41, abs=0.01)
+
+    def test_two_opposite_heads_come_as_near_as_one_likes_to_one_step_of_gradient_descent_about_the_means(self):
+        losses = [self.attention_loses([omega, -omega]) for omega in (0.02, 0.2, 0.35, 0.5)]
+        assert losses == sorted(losses)
+        # Taking the mean off costs a pair.
+        assert losses[0] == pytest.approx(gradient_step_loss(LinearRegression(pairs=39)), abs=0.003)
+        # Stated as 0.25, from 20,000 squared errors, whose mean is off by some 0.003.
+        assert losses[0] == pytest.approx(0.25, abs=0.008)
+
+    def test_attention_by_hand(self):
+        # w . 3 + noise is guessed to be 0.5 (w . 2 + noise): missed are w . 2, and noise of 0.1 and 0.1 / 4.
+        one, half = torch.tensor([0.7]).double(), torch.tensor([0.5]).double()
+        loss = attention_loss(LinearRegression(1, 1), torch.tensor([[[2.0]]]), torch.tensor([[3.0]]), one, half)
+        assert loss.item() == pytest.approx(4 + 0.1 + 0.025)
+        # With L = 1, d = 1 and no noise: (0.49 + exp 0.49) mu = 0.7.
+        assert attention_mu(LinearRegression(1, 1, noise=0.0), one).item() == pytest.approx(0.7 / (0.49 + math.exp(0.49)))
+
+    def test_attentions_loss_is_the_mean_of_squared_errors(self):
+        luck = np.random.default_rng(6)
+        x, question, weights, noise = (luck.normal(size=shape) for shape in ((40, 5), 5, (200_000, 5), (200_000, 41)))
+        weights, noise = weights / np.sqrt(5), noise * np.sqrt(0.1)
+        omega, mu = (0.4, -0.3), (1.5, -1.0)
+        answers, guess = weights @ x.T + noise[:, :40], 0.0
+        for one, out in zip(omega, mu, strict=True):
+            share = np.exp(one * x @ question)
+            guess = guess + out * answers @ (share / share.sum())
+        error = (guess - weights @ question - noise[:, 40]) ** 2
+        arguments = (
+            torch.from_numpy(numbers)
+            for numbers in (x.astype(np.float32)[None], question.astype(np.float32)[None], *map(np.array, (omega, mu)))
+        )
+        assert attention_loss(LinearRegression(), *arguments).item() == pytest.approx(error.mean(), abs=4 * error.std() / 200_000**0.5)
 
     def test_least_squares_loses_what_the_inverse_wishart_distribution_says(self):
         # 0.1 (1 + 5 / 34)

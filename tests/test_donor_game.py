@@ -5,6 +5,7 @@ Villagers are named by their place in the schedule, `seat(state, place)`, becaus
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from envs.donor_game import DonorGame, DonorState, donor_game_in_quarters, gini
 from envs.face import make_game
 from envs.game import Turn
 from launch import main
+from tests.games import AnyLegal, cut_off, overlapping
 from tests.test_golden import assert_golden
 from training import tree
 from training.evaluation.suites import FOCAL, SUITES
@@ -26,6 +28,7 @@ from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import donor_game_quick
 from training.rollout import Rollout
+from training.schemes.self_play import self_play
 from training.seating import one_table
 from training.settings import BadInput, load, override
 
@@ -380,6 +383,40 @@ def game_text(game: DonorGame, rounds: int) -> str:
     return game.describe(state, 0).text
 
 
+@pytest.mark.parametrize(
+    "game",
+    [
+        DonorGame(),
+        DonorGame(villagers=4, rounds=24),
+        DonorGame(villagers=30),
+        DonorGame(punishment=2.0),
+        DonorGame(multiplier=100.0, rounds=12),
+        DonorGame(endowment=1e-30),
+    ],
+)
+def test_no_text_of_a_picture_is_cut_off_or_lies_over_another(game: DonorGame) -> None:
+    rollout = Rollout(game, one_table(("anybody",) * game.villagers, 1), {"anybody": AnyLegal(game.roles[0])}, keeps_states=True)
+    table = rollout.start(torch.tensor([1]))
+    _, log = rollout.play(table, game.rounds)
+    scenes = [game.describe(table.game, 0), *(game.describe(tree.rows_of(log.game, step), 0) for step in range(game.rounds))]
+    assert [(cut_off(scene), overlapping(scene)) for scene in scenes] == [([], [])] * len(scenes)
+
+
+def test_amounts_have_room_beside_the_discs() -> None:
+    game = DonorGame(villagers=4, rounds=3, trace_depth=0)
+    state, _ = play(game, [0.5, 0.5, 0, 0])
+    told = [mark.text for mark in game.describe(state._replace(resources=torch.tensor([[0.00664, 999.96, 30720.0, 2e12]])), 0).marks]
+    assert {"0.0", "1000.0", "30720", "2e+12"} < set(told)
+
+
+def test_before_the_first_round_no_gift_is_drawn() -> None:
+    game = DonorGame()
+    state, _ = play(game)
+    assert not [mark.text for mark in game.describe(state, 0).marks if "%" in mark.text]
+    state, _ = play(game, [0.0] * 12)
+    assert [mark.text for mark in game.describe(state, 0).marks if "%" in mark.text] == ["0%"] * 6
+
+
 def test_a_readable_playthrough() -> None:
     names = (
         "punishing_villager",
@@ -408,10 +445,12 @@ def test_a_readable_playthrough() -> None:
         ({"villagers": 2}, "villagers is 2; want an even number from 4"),
         ({"rounds": 0}, "rounds is 0; want from 1"),
         ({"rounds": 500}, "rounds is 500: with multiplier 2.0 resources could pass 1e30"),
-        ({"endowment": 0.0}, "endowment is 0.0; want from 1e-30 to 1e30"),
-        ({"endowment": 1e-46}, "endowment is 1e-46; want from 1e-30 to 1e30"),
-        ({"multiplier": -1.0}, "multiplier is -1.0; want from 1e-30 to 1e30"),
-        ({"multiplier": 1e35, "endowment": 1e-30, "rounds": 1}, "multiplier is 1e+35; want from 1e-30 to 1e30"),
+        ({"endowment": 0.0}, "endowment is 0.0; want a finite number, from 1e-30 to 1e30"),
+        ({"endowment": 1e-46}, "endowment is 1e-46; want a finite number, from 1e-30 to 1e30"),
+        ({"multiplier": math.nan}, "multiplier is nan; want a finite number"),
+        ({"multiplier": math.inf}, "multiplier is inf; want a finite number"),
+        ({"multiplier": -1.0}, "multiplier is -1.0; want a finite number, from 1e-30 to 1e30"),
+        ({"multiplier": 1e35, "endowment": 1e-30, "rounds": 1}, "multiplier is 1e+35; want a finite number, from 1e-30 to 1e30"),
         ({"levels": -1}, "levels is -1; want 0"),
         ({"trace_depth": 13}, "trace_depth is 13; want from 0 to 12, the number of rounds"),
         ({"trace_depth": -1}, "trace_depth is -1; want from 0"),
@@ -563,6 +602,7 @@ def test_the_suite_seats_a_third_of_the_village_among_others() -> None:
     suite.check_fits(experiment.game)
     assert {scenario.name: scenario.seats.count(FOCAL) for scenario in suite.scenarios} == {
         "themselves": 12,
+        "village": 4,
         "image_scorers": 4,
         "standing": 4,
         "matchers": 4,
@@ -570,8 +610,26 @@ def test_the_suite_seats_a_third_of_the_village_among_others() -> None:
         "random": 4,
     }
     check(donor_game_quick(), evaluates=True)
+    (pairing,) = donor_game_quick().scheme.pairings
+    assert suite.scenarios[1].seats == tuple(FOCAL if name == "learner_0" else name for name in pairing.seats)
     with pytest.raises(BadInput, match="suite 'donor_game' is for the donor game; try --suite together"):
         load(SUITES["donor_game"])(Experiment())
+
+
+@pytest.mark.parametrize("villagers", [4, 6, 8, 10, 14])
+def test_the_suite_fits_a_village_of_any_size(villagers: int) -> None:
+    game = DonorGame(villagers=villagers)
+    suite = load(SUITES["donor_game"])(Experiment(game=game, scheme=self_play()))
+    suite.check_fits(game)
+    assert suite.scenarios[1].seats.count("free_riding_villager") >= 1
+
+
+def test_a_scheme_of_more_seats_says_what_would_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "donor_game_quick", "game.villagers=8"]) == 2
+    assert capsys.readouterr().err == (
+        "error: the scheme seats 12 (village), DonorGame has 8 seats; want a game of 12 seats or another scheme, such as scheme=self_play\n"
+    )
+    check(override(donor_game_quick(), "game.villagers=8", "scheme=self_play"), evaluates=True)
 
 
 @pytest.mark.parametrize("depth", [0, 3])

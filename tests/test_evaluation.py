@@ -12,10 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from agents.agent import AgentConfig
 from agents.co_players import CO_PLAYERS
 from envs.game import role_of_seat
 from envs.iterated_dilemma import IteratedDilemma, classical_prisoners_dilemma
 from launch import main
+from memory import MEMORIES
+from tests.test_memories import small
 from tests.test_runs import small_experiment, snapshot_of
 from training.evaluation import population_games
 from training.evaluation.contenders import enter
@@ -23,7 +26,7 @@ from training.evaluation.evaluate import Extras, cross_play, evaluate
 from training.evaluation.play import figures_of, play
 from training.evaluation.screen import as_grids
 from training.evaluation.suites import FOCAL, OTHER_SEED, SUITES, Scenario, Suite
-from training.experiment import Experiment
+from training.experiment import Experiment, spaces_of
 from training.occupants import check_fits
 from training.plain import PlainTrainer
 from training.population import co_player
@@ -69,7 +72,8 @@ def test_no_preset_trains_against_a_suites_co_players_but_for_random_ones() -> N
     presets = [load(path)() for path in PRESETS.values()]
     trained = {name for preset in presets for name in preset.scheme.co_players(preset.game)}
     held_out = {seat for name, path in SUITES.items() for scenario in load(path)(context_of(name)).scenarios for seat in scenario.seats}
-    assert trained & held_out <= {"random_table"}
+    village = {"image_scoring_villager:gives=0.75,threshold=0.5", "free_riding_villager"}
+    assert trained & held_out <= {"random_table"} | village
     assert len({name.partition(":")[0] for name in held_out} & set(CO_PLAYERS)) >= 20
 
 
@@ -89,6 +93,12 @@ def test_a_suites_seats_hold_whom_it_says(name: str) -> None:
 def test_coin_players_also_meet_other_seeds_of_their_preset() -> None:
     suite = load(SUITES["coin_game"])(context_of("coin_game"))
     assert (suite.version, suite.scenarios[-1]) == (2, Scenario("other_seeds", (FOCAL, OTHER_SEED)))
+
+
+def test_a_scenario_of_more_seats_than_the_game_says_what_would_work() -> None:
+    suite = Suite("mine", 1, (Scenario("three", (FOCAL, "random", "random")),))
+    with pytest.raises(BadInput, match="scenario 'three' seats 3, IteratedDilemma has 2 seats; want a game of 3 seats or another suite"):
+        suite.check_fits(IteratedDilemma())
 
 
 def test_a_scenario_with_an_empty_seat_is_refused() -> None:
@@ -224,6 +234,16 @@ def test_memory_that_remembers_tells_co_players_apart() -> None:
     assert accuracy[1] == accuracy[2] == 1.0
 
 
+@pytest.mark.parametrize("name", MEMORIES)
+def test_every_memory_is_read_as_one_row_of_numbers_per_trial(name: str) -> None:
+    agent = AgentConfig(memory=small(name), embedding=4).build(*spaces_of(small_experiment())["learner_0"], seed=0)
+    people = {"me": agent, "random": co_player("random")}
+    played = play(IteratedDilemma(rounds=4), 1, ("me", "random"), (0,), people, torch.arange(5), (1, 3))
+    assert {time: mind.shape for time, mind in played.mind.items()} == (
+        {} if name == "none" else dict.fromkeys((1, 3), (5, agent.memory.state_size))
+    )
+
+
 def made_agent():
     return small_experiment().build_learners()["learner_0"]
 
@@ -357,7 +377,7 @@ def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["tit_for_tatt"], ["no co-player is called 'tit_for_tatt'", "did you mean 'tit_for_tat'?"]),
         (["extortion:slop=3"], ["extortion has no setting 'slop'", "did you mean 'slope'?"]),
-        (["extortion:slope=x"], ["extortion.slope is 'x'; want float"]),
+        (["extortion:slope=x"], ["extortion.slope is 'x'; want a number"]),
         (["tit_for_tat:slope=1"], ["tit_for_tat has no setting 'slope'; it has none"]),
         (["extortion:slope"], ["'slope' is no setting", "name=value"]),
         (["tit_for_tat", "--suite", "ipd_classic"], ["no suite is called 'ipd_classic'", "did you mean 'ipd_classics'?"]),

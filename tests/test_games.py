@@ -98,6 +98,39 @@ def test_a_batch_equals_its_games_alone(game: Game) -> None:
                 assert torch.equal(leaf[row : row + 1].nan_to_num(7), tree.named_leaves(single)[name].nan_to_num(7)), name
 
 
+# Long enough for the ballet's question; rooms have shown everything by then.
+STEPS_ON_A_GPU = 80
+GPU = "cuda"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: compares one with the CPU")
+@every_game
+def test_a_gpu_plays_what_a_cpu_plays(game: Game) -> None:
+    seeds = torch.tensor([3, -7, 2**62, 5])
+    here, there = game.start(seeds), game.start(seeds.to(GPU))
+    for step in range(min(game.max_steps, STEPS_ON_A_GPU)):
+        actions = some_actions(game, here, step)
+        seen = tree.named_leaves(game.observe(there))
+        for name, values in tree.named_leaves(game.observe(here)).items():
+            assert_alike(seen[name], values, f"{name} before step {step + 1}")
+        here, turn = game.step(here, actions)
+        there, other = game.step(there, tree.map_leaves(lambda action: action.to(GPU), actions))
+        played = tree.named_leaves(other)
+        for name, values in tree.named_leaves(turn).items():
+            assert_alike(played[name], values, f"{name} of step {step + 1}")
+
+
+def assert_alike(there: torch.Tensor, here: torch.Tensor, what: str) -> None:
+    """Symbols are the same, numbers up to rounding, and so are pictures save for a pixel here and there on an edge."""
+    assert there.device.type == GPU, what
+    if here.dtype == torch.uint8 and here.ndim > 3:
+        far = (there.cpu().int() - here.int()).abs() > 2
+        assert far.float().mean() < 0.01, what
+    else:
+        near = 1e-4 if here.is_floating_point() else 0.0
+        torch.testing.assert_close(there.cpu(), here, rtol=near, atol=near, equal_nan=True, msg=lambda error: f"{what}: {error}")
+
+
 @every_game
 def test_old_states_stay_untouched(game: Game) -> None:
     state = game.start(torch.arange(4))

@@ -18,6 +18,19 @@ def test_noise_is_read_no_better_than_by_chance():
     assert (np.abs(accuracy - 0.25) < 0.025).all()
 
 
+@pytest.mark.parametrize(("trials", "kinds"), [(64, 4), (64, 5), (23, 3), (12, 20)])
+def test_noise_that_twins_share_is_read_by_chance_and_not_below_it(trials, kinds):
+    """The same luck against every kind. Of the twins of one trial a probe takes all for one kind, so that it is right once in K times."""
+    states = np.tile(noise(trials, 2, 40), (kinds, 1, 1))
+    for order in (np.arange(trials * kinds), np.argsort(np.tile(np.arange(trials), kinds), kind="stable")):
+        accuracy = read_kind(states[order], np.repeat(np.arange(kinds), trials)[order])
+        np.testing.assert_allclose(accuracy, 1 / kinds, atol=1e-12)
+    # Twins that differ a little are no nearer to one another's kind.
+    nearly = states + 0.1 * noise(trials * kinds, 2, 40, seed=1)
+    accuracy = read_kind(nearly, np.repeat(np.arange(kinds), trials))
+    assert (np.abs(accuracy - 1 / kinds) < 4 * np.sqrt(1 / kinds / trials / kinds)).all()
+
+
 def test_a_kind_is_read_from_the_round_on_in_which_the_state_tells_it():
     kinds = np.arange(900) % 3 * 10
     states = noise(900, 4, 16)

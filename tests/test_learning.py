@@ -6,15 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from envs.chance import Purpose, seeds_of
 from envs.diagnostics.linear_regression import LinearRegression, ridge_loss
 from training.evaluation.evaluate import evaluate
-from training.evaluation.play import figures_of, play
-from training.population import co_player, load_agent
 from training.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -27,9 +23,9 @@ def trained(root: Path, *words: str) -> Run:
     return Run.open(next(root.iterdir()))
 
 
-def figures_after(preset: str, root: Path) -> dict[tuple[str, str], dict[str, float]]:
+def figures_after(preset: str, root: Path, *settings: str) -> dict[tuple[str, str], dict[str, float]]:
     """{(agent, scenario): {figure: mean}}, and `late`, the mean cooperation in the last 40 rounds, after a run of a preset with seed 0."""
-    results = evaluate([trained(root, preset)], trials=256, record=0).results
+    results = evaluate([trained(root, preset, *settings)], trials=256, record=0).results
     found = {}
     for row in results["scenarios"]:
         figures = found[row["agent"], row["scenario"]] = {name: figure["mean"] for name, figure in row["figures"].items()}
@@ -87,16 +83,10 @@ def test_the_quick_speaker_and_listener_understand_each_other_and_people(tmp_pat
 
 @pytest.mark.slow
 def test_the_quick_villager_gives_where_there_is_a_trace_and_not_where_there_is_none(tmp_path: Path) -> None:
-    given = {}
-    for depth in (3, 0):
-        run = trained(tmp_path / str(depth), "donor_game_quick", f"game.trace_depth={depth}")
-        experiment = run.experiment
-        names = experiment.scheme.pairings[0].seats
-        seats = tuple(seat for seat, name in enumerate(names) if name == "learner_0")
-        scripts = {name: co_player(name) for name in names if name != "learner_0"}
-        occupants = {**scripts, "learner_0": load_agent(run.directory / "population" / "learner_0")}
-        played = play(experiment.game, 1, names, seats, occupants, seeds_of(0, Purpose.EVALUATION, 256))
-        given[depth] = float(np.nanmean(figures_of(experiment.game, played)["gift"]))
+    given = {
+        depth: figures_after("donor_game_quick", tmp_path / str(depth), f"game.trace_depth={depth}")["learner_0", "village"]["gift"]
+        for depth in (3, 0)
+    }
     assert given[3] > 0.25
     assert given[0] < 0.02
 
@@ -109,6 +99,8 @@ def test_the_quick_villager_gives_where_there_is_a_trace_and_not_where_there_is_
         ("hidden_markov_quick", "alone", "correct", 0.72),
         ("sorting_quick", "alone", "correct", 0.95),
         ("hidden_object_quick", "alone", "accuracy", 0.9),
+        ("rapid_words_quick", "alone", "accuracy", 0.8),
+        ("ballet_symbols_quick", "alone", "success", 0.9),
     ],
 )
 def test_a_quick_learner_recalls(preset: str, scenario: str, figure: str, least: float, tmp_path: Path) -> None:

@@ -20,12 +20,16 @@ INPUTS, WIDTH = 3, 4
 SMALL = {"width": WIDTH, "layers": 2, "heads": 2, "chunk_length": 3, "chunks": 4, "recalled": 2, "window": 3}
 
 
-def build(name, seed=0, dtype=torch.float64):
-    """A memory whose parameters, biases too, are random and a function of the seed."""
+def small(name):
+    """A memory's settings, with which it can be tested often."""
     config = load(MEMORIES[name])()
     fields = {field.name for field in dataclasses.fields(config)}
-    config = dataclasses.replace(config, **{field: value for field, value in SMALL.items() if field in fields})
-    memory = config.build(INPUTS).to(dtype)
+    return dataclasses.replace(config, **{field: value for field, value in SMALL.items() if field in fields})
+
+
+def build(name, seed=0, dtype=torch.float64):
+    """A memory whose parameters, biases too, are random and a function of the seed."""
+    memory = small(name).build(INPUTS).to(dtype)
     luck = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in memory.parameters():
@@ -118,16 +122,17 @@ def test_acting_without_gradients_gives_what_learning_recomputes(name):
 
 
 @each_memory
-def test_a_reset_forgets_everything_before_it(name):
+@pytest.mark.parametrize("at", [5, 7], ids=["long ago", "at the last step"])
+def test_a_reset_forgets_everything_before_it(name, at):
     memory = build(name)
     x, _ = inputs(5, 2, 8)
     reset = torch.zeros(2, 8, dtype=torch.bool)
-    reset[:, 5] = True
+    reset[:, at] = True
     y, after = memory(x, used_state(memory, 5, 2), reset)
     other = x.clone()
-    other[:, :5] = 1e6
+    other[:, :at] = 1e6
     other_y, other_after = memory(other, used_state(memory, 6, 2), reset)
-    assert_same({"y": other_y[:, 5:], **named_leaves(other_after)}, {"y": y[:, 5:], **named_leaves(after)}, 1e-12)
+    assert_same({"y": other_y[:, at:], **named_leaves(other_after)}, {"y": y[:, at:], **named_leaves(after)}, 1e-12)
 
 
 @each_memory

@@ -158,12 +158,24 @@ def test_words_for_people_tell_the_story() -> None:
     first, second = ("right", "wrong") if box == 0 else ("wrong", "right")
     assert texts[0] == f"step 0: the witness sees {target} of 2; the watcher is outside"
     # 0.55 aside and 1.1 ahead is 1.230; a body of 0.2 and half a box's diagonal of 0.311.
-    assert texts[3] == f"step 3: the witness may walk, {target} is 0.72 m away; the watcher watches"
-    assert texts[6] == f"step 6: the witness came to box 1, {first}, and is seen there by the watcher; {target}"
+    assert texts[3] == f"step 3: the witness may walk, {target} is 0.72 m away; the watcher sees it"
+    assert texts[6] == f"step 6: the witness came to box 1, {first}; the watcher sees it; {target}"
     assert texts[8] == f"step 8: both wait outside; {target}; the witness came to box 1, {first}"
     # 0.55 aside and 1.95 ahead is 2.0261, less 0.5111.
     assert texts[11] == f"step 11: the watcher may walk, {target} is 1.51 m away; the witness came to box 1, {first}, and is outside"
     assert texts[17] == f"step 17: {target}; the witness came to box 1, {first}; the watcher came to box 2, {second}"
+
+
+def test_people_are_told_when_the_witness_is_out_of_the_watchers_view() -> None:
+    """0.85 metres before the watcher, whose view is 37.5 degrees to either side: 0.9 aside some of a body is still in it, 1.2 none."""
+    states, _ = play(SMALL, torch.tensor([3]), [STAY] * 3 + [LEFT] * 11, [STAY] * 14)
+    said = [SMALL.describe(state, 0).text for state in states]
+    for step in range(BEGINS["witness"], 13):
+        is_seen = bool(segments(SMALL, states[step], 1) & {WITNESSS_BODY, 18, 20})
+        assert is_seen == (step < 7)
+        assert ("the watcher sees it" in said[step], "the watcher does not see it" in said[step]) == (is_seen, not is_seen), step
+    target = f"the {NAMES[int(states[0].look[0])]} in box {int(states[0].box[0]) + 1}"
+    assert said[11] == f"step 11: the witness came to no box; the watcher does not see it; {target}"
 
 
 @pytest.mark.parametrize(

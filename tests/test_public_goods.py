@@ -10,7 +10,7 @@ from agents.co_players.public_goods import Conditional, Contributor, Punisher, R
 from envs.chance import Purpose, seeds_of
 from envs.iterated_dilemma import IteratedDilemma
 from envs.public_goods import FEHR_GAECHTER_COSTS, PublicGoods, public_goods_with_exclusion, public_goods_with_punishment
-from tests.games import told
+from tests.games import cut_off, overlapping, told
 from tests.test_golden import assert_golden
 from training.evaluation.suites import public_goods as suite_of
 from training.experiment import Experiment
@@ -179,15 +179,26 @@ def test_people_read_who_gave_punished_and_was_voted_out():
     assert "player_2 is out and gets +20" in EXCLUDING.describe(states[3], 0).text
 
 
+@pytest.mark.parametrize("game", [PublicGoods(), PublicGoods(players=2, endowment=123456.0), PublicGoods(players=30)])
+def test_no_text_of_a_picture_is_cut_off_and_none_tells_of_gifts_before_the_first(game):
+    states, _ = play(game, (5,) * game.players)
+    scenes = [game.describe(state, 0) for state in states]
+    assert [(cut_off(scene), overlapping(scene)) for scene in scenes] == [([], []), ([], [])]
+    assert [mark.text for mark in scenes[0].marks if mark.shape == "text"] == [
+        "before round 1",
+        *(f"player_{seat}" for seat in range(game.players)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"players": 1}, "players is 1; want from 2 to 100"),
-        ({"endowment": 0.0}, "endowment is 0.0; want from 1e-30 to 1e30"),
-        ({"endowment": 1e39}, r"endowment is 1e\+39; want from 1e-30 to 1e30"),
+        ({"endowment": 0.0}, "endowment is 0.0; want a finite number, from 1e-30 to 1e30"),
+        ({"endowment": 1e39}, r"endowment is 1e\+39; want a finite number, from 1e-30 to 1e30"),
         ({"endowment": 1e20, "multiplier": 1e11}, r"endowment is 1e\+20: with multiplier 100000000000.0 incomes could pass 1e30"),
-        ({"multiplier": math.nan}, "multiplier is nan; want from 1e-30 to 1e30"),
-        ({"multiplier": 1e39}, r"multiplier is 1e\+39; want from 1e-30 to 1e30"),
+        ({"multiplier": math.nan}, "multiplier is nan; want a finite number, from 1e-30 to 1e30"),
+        ({"multiplier": 1e39}, r"multiplier is 1e\+39; want a finite number, from 1e-30 to 1e30"),
         ({"levels": 1}, "levels is 1; want from 2 to 1000, or 0 for any share"),
         ({"levels": 0, "exclusion": True}, "levels is 0; with punishment or exclusion want from 2 to 1000"),
         ({"point_costs": (1.0, 2.0)}, r"point_costs is \(1.0, 2.0\); want costs from 0 to 1e30, the first 0, for no point"),

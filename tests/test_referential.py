@@ -15,7 +15,9 @@ from agents.co_players.referential import Captioner, CaptionListener, ExactSpeak
 from agents.occupant import Decision
 from envs.captions import MOST_VALUES, Person, lexicon, load_captions
 from envs.face import draw
+from envs.game import Scene
 from envs.referential import Referential, ReferentialState, atlas
+from tests.games import AnyLegal, cut_off, overlapping
 from tests.test_golden import assert_golden
 from training import tree
 from training.evaluation.suites import FOCAL, Suite
@@ -489,8 +491,11 @@ def test_what_is_in_a_file_of_features_is_read_in_parts(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"candidates": 1}, "candidates is 1; want from 2 to 1000"),
-        ({"candidates": 10, "values": (3, 3)}, r"candidates is 10; values \(3, 3\) make only 9 pictures; want at most as many candidates"),
+        ({"candidates": 1}, r"candidates is 1; values \(6, 6, 2, 3, 5\) make 1080 pictures; want from 2 to 1000"),
+        ({"candidates": 2000}, r"candidates is 2000; values \(6, 6, 2, 3, 5\) make 1080 pictures; want from 2 to 1000"),
+        ({"candidates": 2000, "values": (3, 3)}, r"candidates is 2000; values \(3, 3\) make 9 pictures; want from 2 to 9"),
+        ({"candidates": 10, "values": (3, 3)}, r"candidates is 10; values \(3, 3\) make 9 pictures; want from 2 to 9"),
+        ({"candidates": 2, "values": (1, 1)}, r"candidates is 2; values \(1, 1\) make 1 pictures; want a world of at least two"),
         ({"length": 0}, "length is 0; want from 1"),
         ({"turns": 0}, "turns is 0; want from 1"),
         ({"vocabulary": 1}, "vocabulary is 1; want at least 2, the end"),
@@ -500,7 +505,7 @@ def test_what_is_in_a_file_of_features_is_read_in_parts(tmp_path: Path, monkeypa
         ({"shows": "smells"}, "shows is 'smells'; want one of attributes, pictures, features"),
         ({"shows": "features", "captions": "x"}, "captions is 'x', features ''; want two files or none"),
         ({"captions": "x", "features": "y"}, "shows is 'attributes'; with captions 'x' and features 'y' want 'features'"),
-        ({"shows": "features", "candidates": 73}, "candidates is 73; the small set has captions for only 72 pictures"),
+        ({"shows": "features", "candidates": 73}, "candidates is 73; the small set has captions for 72 pictures; want from 2 to 72"),
         (
             {"shows": "pictures", "candidates": 4, "values": (4, 4), "pixels": 12},
             "pixels is 12; only 5 of 16 pictures then differ; want 17, or fewer values",
@@ -519,7 +524,7 @@ def test_settings_that_cannot_be_played_are_refused(settings: dict[str, Any], co
 
 
 def test_fewer_images_than_candidates_are_refused(files: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"candidates is 5; .*captions.json has captions for only 4 pictures"):
+    with pytest.raises(ValueError, match=r"candidates is 5; .*captions.json has captions for 4 pictures; want from 2 to 4"):
         Referential(candidates=5, vocabulary=20, shows="features", **files)
 
 
@@ -588,6 +593,40 @@ def test_what_arrived_is_told_where_it_differs() -> None:
     game = Referential(candidates=3, length=1, vocabulary=3, values=(3, 3), noise=1.0)
     state, _ = step(game, table(game), 1, 0)
     assert game.describe(state, 0).text.endswith('speaker says "a", listener hears "the"')
+
+
+def scenes_of(game: Referential) -> list[Scene]:
+    """Of a game whose players say anything."""
+    rollout = Rollout(game, one_table(("speaker", "listener"), 1), {role.name: AnyLegal(role) for role in game.roles}, keeps_states=True)
+    before = rollout.start(torch.tensor([1]))
+    _, log = rollout.play(before, game.max_steps)
+    states = [before.game, *(tree.rows_of(log.game, step) for step in range(int(log.ended.int().argmax()) + 1))]
+    return [game.describe(state, 0) for state in states]
+
+
+@pytest.mark.parametrize(
+    "game",
+    [
+        Referential(),
+        Referential(candidates=40),
+        Referential(vocabulary=100_000),
+        Referential(candidates=4, turns=3, length=6, noise=0.3),
+        Referential(shows="features"),
+    ],
+)
+def test_no_text_of_a_picture_is_cut_off_or_lies_over_another(game: Referential) -> None:
+    for scene in scenes_of(game):
+        assert cut_off(scene) == []
+        assert overlapping(scene) == []
+
+
+def test_of_a_long_talk_a_picture_shows_the_end_and_says_so() -> None:
+    said = [[mark.text for mark in scene.marks if mark.y > 0.75] for scene in scenes_of(Referential(candidates=4, turns=3, length=6))]
+    assert said[0] == ["nothing said yet"]
+    assert said[1] == ['speaker says "large ..."']
+    assert said[-1][0] == "..."
+    assert len(said[-1]) == 5
+    assert said[-1][-1].endswith("wrong")
 
 
 def test_the_target_and_a_wrong_pick_are_marked() -> None:

@@ -19,7 +19,7 @@ from training.rollout import Rollout, trajectories
 from training.schemes.mixture import Mixture, Pairing, mixed_pool
 from training.schemes.self_play import independent, self_play
 from training.seating import Seating, group_seats, one_table
-from training.settings import load
+from training.settings import BadInput, load
 from training.tree import map_leaves, named_leaves, rows_of
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_one_occupant_may_hold_every_seat_and_an_absent_one_has_no_group():
 
 
 def test_a_seating_with_too_many_seats_is_refused():
-    with pytest.raises(ValueError, match="the seating has 3 seats; IteratedDilemma has 2"):
+    with pytest.raises(ValueError, match="the seating has 3 seats, IteratedDilemma has 2; want an occupant for each"):
         group_seats(IteratedDilemma(), one_table(("a", "b", "c"), 4), CPU)
 
 
@@ -519,7 +519,7 @@ def test_a_mixture_that_makes_no_sense_is_refused(names, pairings, message):
 
 
 def test_a_pairing_of_the_wrong_size_is_refused():
-    with pytest.raises(ValueError, match=r"pairing \('a', 'b', 'c'\) has 3 seats; IteratedDilemma has 2"):
+    with pytest.raises(ValueError, match=r"the scheme seats 3 \(all\), IteratedDilemma has 2 seats; want a game of 3 seats"):
         Mixture(("a",), (Pairing(("a", "b", "c"), "all"),)).seat(IteratedDilemma(), 4, 0)
 
 
@@ -558,3 +558,37 @@ def test_a_trial_that_has_not_ended_does_not_count_in_the_return():
     # The finished trial earned 0 and 3; the first step of the next, -1 and 2, is left out.
     rollout, _, log, _ = play(IteratedDilemma(rounds=3), one_table(("me", "you"), 1), scripts(), seeds(1), 4)
     assert means(tally(rollout, log))["return/player"] == 1.5
+
+
+class Overflowing(Script):
+    """Plays on undisturbed when what it makes of things is no longer a number. after: this many steps of the trial."""
+
+    def __init__(self, leaf, after):
+        super().__init__("CCCCCCCC")
+        self.leaf, self.after = leaf, after
+
+    def act(self, observation, state, reward=None):
+        decision, state = super().act(observation, state, reward)
+        value = decision.value.masked_fill((state.memory > self.after) & (self.leaf == "value"), float("nan"))
+        memory = state.memory if self.leaf == "value" else {"cell": state.memory.float().masked_fill(state.memory > self.after, -torch.inf)}
+        return decision._replace(value=value), Remembering(state.memory, state.action, memory)
+
+    def start(self, seeds):
+        state = super().start(seeds)
+        return Remembering(state.memory, state.action, state.memory if self.leaf == "value" else {"cell": state.memory.float()})
+
+
+class Remembering(NamedTuple):
+    memory: torch.Tensor
+    action: torch.Tensor
+    more: torch.Tensor | dict
+
+
+@pytest.mark.parametrize("watched", [(), None])
+@pytest.mark.parametrize(("leaf", "after", "said"), [("value", 4, "its value holds nan"), ("more.cell", 7, "its more.cell holds -inf")])
+def test_what_is_not_finite_is_refused_by_name_even_in_a_trials_last_step(leaf, after, said, watched):
+    game, people = IteratedDilemma(rounds=8), {"a": Overflowing(leaf, after), "b": co_player("tit_for_tat")}
+    rollout = Rollout(game, one_table(("a", "b"), 3), people, watched=watched)
+    table, _ = rollout.play(rollout.start(seeds(3)), after)
+    with pytest.raises(BadInput, match=f"^a: {said}"):
+        rollout.play(table, 8 - after)

@@ -77,6 +77,16 @@ def test_turning_goes_round_and_looking_ends_at_sixty_degrees() -> None:
     assert eyes.pitch.item() == pytest.approx(math.radians(-15))
 
 
+@pytest.mark.parametrize("turn", [1.2, 2.4, 3.6, 7.2, 20.0, 30.0, 72.0, 90.0])
+def test_turns_that_divide_the_circle_go_round_and_looking_is_by_fifteen_degrees_whatever_they_are(turn: float) -> None:
+    world = World(ROOM, turn=turn)
+    state = begin(world, (0.0, 1.0, 0))
+    assert act(world, state, *["turn_right"] * round(360 / turn)).heading.item() == 0
+    assert math.degrees(world.eyes(act(world, state, "turn_right")).yaw.item()) == pytest.approx(turn)
+    pitches = [math.degrees(world.eyes(act(world, state, *["look_down"] * count)).pitch.item()) for count in (1, 2, 4, 5)]
+    assert pitches == pytest.approx([-15, -30, -60, -60])
+
+
 def test_a_wall_stops_a_body_at_its_radius() -> None:
     """The far wall's face is at 4; a body of 0.2 gets as near as whole steps of 0.3 from 1 lead."""
     world = World(ROOM)
@@ -172,6 +182,52 @@ def test_what_is_lifted_goes_along_and_is_put_down_ahead() -> None:
     assert state.things.position[0, 0].tolist() == pytest.approx([0.95, 0.1, 1.0])
 
 
+def held_at(world: World, state: WorldState) -> list[float]:
+    """Where the first thing is seen: after floor, ceiling and walls."""
+    return world.slots(state).position[0, 2 + len(world.walls)].tolist()
+
+
+def test_what_is_held_is_seen_on_its_holders_side_of_a_wall() -> None:
+    """Before the chest, 0.2 + 0.1 + 0.15 ahead, but no nearer than its radius to a wall, of which there is one from z = 2 to 2.1."""
+    world = World((*ROOM, (-2.0, 2.0, 2.0, 2.1)), turn=90.0)
+    ball = (Kind.BALL, 0.0, 1.5, 0.1)
+    state = act(world, begin(world, (0.0, 1.0, 0), things=(ball,)), "lift")
+    assert held_at(world, state) == pytest.approx([0.0, 0.9, 1.45])
+    state = act(world, state, "forward", "forward")
+    assert place_of(state) == (0.0, 1.6)
+    assert held_at(world, state) == pytest.approx([0.0, 0.9, 1.9], abs=2e-3)
+    assert held_at(world, act(world, state, "turn_right")) == pytest.approx([0.45, 0.9, 1.6], abs=2e-3)
+    # Who is in the other room sees it no more than what else is on this side.
+    watcher = World(world.walls, turn=90.0, agents=2)
+    state = act(watcher, begin(watcher, (0.0, 1.7, 0), (0.0, 3.5, 2), things=((Kind.BALL, 0.0, 1.98 - 0.1, 0.1),)), "lift stay")
+    assert state.holder.tolist() == [[0]]
+    assert 2 + len(world.walls) + 1 not in watcher.look(state, Camera(64)).segmentation[0, 1].unique().tolist()
+
+
+@pytest.mark.parametrize("kind", [Kind.BALL, Kind.BOX])
+def test_what_is_held_is_in_no_wall_wherever_its_holder_goes(kind: Kind) -> None:
+    """The largest thing that can be lifted, 0.3 in radius, in rooms of four with doors."""
+    size = 0.3 if kind == Kind.BALL else 0.21
+    world = World(four_rooms(), turn=15.0)
+    seeds = torch.arange(64)
+    state = world.start(
+        world.scatter(seeds, 1, 1.0), integers(seeds[:, None], 24, 1, 0)[:, None, 0], things_of((kind, 0.0, 0.0, size), batch=64)
+    )
+    state = state._replace(holder=torch.zeros_like(state.holder))
+    corners, walked = torch.tensor(world.walls), 0.0
+    for step in range(150):
+        action = integers(seeds[:, None], 16, 2, step)
+        after = world.move(state, torch.where(action < 8, action, ACTIONS.index("forward")))
+        walked += float((after.place - state.place).abs().sum())
+        state = after
+        place = world.slots(state).position[:, 2 + len(world.walls), ::2]
+        nearest = torch.minimum(torch.maximum(place[:, None], corners[:, :2]), corners[:, 2:])
+        assert (place[:, None] - nearest).norm(dim=-1).min() > 0.29
+        # It is beside its holder: no wall is between them.
+        assert world._no_wall_before(state, (place[:, None] - state.place)[:, :, None]).all()
+    assert walked > 1000
+
+
 def test_nothing_is_put_into_a_wall_a_thing_or_an_agent() -> None:
     world = World(ROOM, agents=2, turn=90.0)
     ball = (Kind.BALL, 0.0, 3.15, 0.1)
@@ -245,6 +301,19 @@ def test_what_is_put_into_a_crate_is_hidden_when_its_lid_is_closed() -> None:
     assert (state.holder.tolist(), state.inside.tolist()) == ([[-1, 0]], [[-1, -1]])
 
 
+@pytest.mark.parametrize(("half_height", "fits"), [(0.1, True), (0.28, True), (0.29, False), (0.6, False)])
+def test_what_is_too_tall_is_not_put_under_a_lid(half_height: float, fits: bool) -> None:
+    """A crate of 0.6 metres with a bottom of 0.03 has 0.57 for what is in it."""
+    world = World(ROOM, crates=1, turn=90.0)
+    state = begin(world, (0.0, 1.0, 1), things=((Kind.CRATE, 0.0, 1.8, 0.3), (Kind.CYLINDER, 0.6, 1.0, 0.1)))
+    size = state.things.size.clone()
+    size[0, 1, 1] = half_height
+    state = act(world, state._replace(things=state.things._replace(size=size)), "lift", "turn_left", "open", "lift")
+    # What does not fit stays in hand, for the crate is in the way of the floor.
+    assert state.inside.tolist() == [[-1, 0 if fits else -1]]
+    assert state.holder.tolist() == [[-1, -1 if fits else 0]]
+
+
 def test_a_crate_holds_one_thing() -> None:
     world = World(ROOM, agents=2, crates=1, turn=90.0)
     things = ((Kind.CRATE, 0.0, 1.8, 0.3), (Kind.BALL, 0.6, 1.0, 0.1), (Kind.BALL, 0.6, 2.6, 0.1))
@@ -265,6 +334,21 @@ def test_each_sees_the_others_and_not_itself() -> None:
     assert not {8, 10, 12} & set(second.unique().tolist())
     back = world.look(begin(world, (0.0, 1.0, 0), (0.0, 3.0, 0)), Camera(64)).segmentation[0, 0]
     assert 12 not in back.unique().tolist()
+
+
+def test_what_is_in_view_is_what_is_seen() -> None:
+    """A ball somewhere in four rooms, looked for from everywhere: seen where its middle is in view, and else at most at an edge."""
+    world, camera, seeds = World(four_rooms()), Camera(64), torch.arange(400)
+    spots = world.scatter(seeds, 2, 0.8)
+    things = things_of((Kind.BALL, 0.0, 0.0, 0.2), batch=400)
+    height = 0.2 + 2 * integers(seeds, 1000, 3) / 1000
+    things = things._replace(position=torch.stack([spots[:, 1, 0], height, spots[:, 1, 1]], -1)[:, None])
+    state = world.start(spots[:, :1], integers(seeds, 24, 1)[:, None], things)._replace(tilt=integers(seeds, 5, 2)[:, None] - 3)
+    in_view = world.has_in_view(state, camera, things.position[:, None])[:, 0, 0]
+    seen = (world.look(state, camera).segmentation == 2 + len(world.walls) + 1).flatten(1).any(1)
+    assert in_view.sum() > 20
+    assert seen[in_view].all()
+    assert seen[~in_view].sum() < 0.5 * in_view.sum()
 
 
 def test_eight_agents_have_eight_views() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import resource
@@ -14,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from envs.coin_game import CoinGame
 from envs.face import draw
@@ -26,7 +28,7 @@ from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player, load_agent, space_from_json, space_to_json
 from training.replay import moments, policy_in_words, replay, strip, table_of
-from training.run import Run, Snapshot
+from training.run import Run, Snapshot, _digest
 from training.schemes.self_play import independent
 from training.seating import one_table
 from training.settings import BadInput, override
@@ -151,6 +153,105 @@ def test_a_damaged_agent_is_named(run: Run, file: str) -> None:
         load_agent(folder)
 
 
+def resaved(file: Path, tensors: dict[str, torch.Tensor] | None = None, about: dict[str, Any] | None = None) -> None:
+    """A checkpoint's or an agent's file written anew, whole, with other tensors or another header."""
+    with safe_open(file, framework="pt") as opened:
+        kept = {name: opened.get_tensor(name) for name in opened.keys()} | (tensors or {})
+        header = json.loads((opened.metadata() or {}).get("coterie", "{}")) if about is None else about
+    if "sha256" in header:
+        header["sha256"] = _digest(kept)
+    save_file(kept, file, {"coterie": json.dumps(header)} if header else None)
+    if file.name == "agent.safetensors":
+        beside = json.loads(file.with_name("agent.json").read_text())
+        beside["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.with_name("agent.json").write_text(json.dumps(beside))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said, in one line, when nothing is done."""
+    assert main([*arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_an_agent_whose_weights_are_not_finite_is_refused_by_name(run: Run, number: float, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run.directory / "population" / "learner_1" / "agent.safetensors"
+    resaved(file, {"value_head.bias": torch.tensor([number])})
+    said = refused(capsys, "evaluate", str(run.directory))
+    assert f"{file} cannot be used: its value_head.bias holds {number}" in said
+    assert not (run.directory / "results.json").exists()
+
+
+def test_a_checkpoint_that_is_not_finite_is_named_and_the_previous_one_used(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    resaved(checkpoints(run)[1], {"weights/learner_0/value_head.bias": torch.tensor([torch.nan])})
+    warnings: list[str] = []
+    assert run.load_checkpoint(warnings.append).iteration == 2
+    assert "00000003.safetensors cannot be used: its weights/learner_0/value_head.bias holds nan" in warnings[0]
+    resaved(checkpoints(run)[0], {"optimisers/learner_0/0/step": torch.tensor(torch.inf)})
+    said = refused(capsys, "train", "--resume", str(run.directory))
+    assert "00000002.safetensors cannot be used: its optimisers/learner_0/0/step holds inf" in said
+    assert "no other checkpoint is left" in said
+
+
+def test_an_agent_that_breaks_down_only_as_it_plays_is_refused_by_name(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = {"value_head.weight": torch.full((1, 8), 3e38), "value_head.bias": torch.tensor([3e38])}
+    resaved(run.directory / "population" / "learner_1" / "agent.safetensors", huge)
+    said = refused(capsys, "evaluate", str(run.directory), "--trials", "4")
+    assert "learner_1 in scenario" in said
+    assert "learner_1: its value holds" in said
+
+
+def in_chunks(run: Run, file: Path, length: int) -> None:
+    """Changes the chunk length that a file of settings states."""
+    about = json.loads(file.read_text())
+    settings = about["experiment"]["agent"] if "experiment" in about else about["agent"]
+    settings["memory"]["chunk_length"] = length
+    file.write_text(json.dumps(about))
+
+
+@pytest.fixture
+def chunked(tmp_path: Path) -> Run:
+    """A run of one iteration with a memory whose chunk length no weight's shape tells."""
+    experiment = override(small_experiment(), "agent.memory=titans_linear:width=4,layers=1,heads=2,chunk_length=3", "game.rounds=4")
+    made, trainer = Run.create(experiment, tmp_path / "runs"), PlainTrainer(experiment, {})
+    trainer.iteration = 1
+    made.save_checkpoint(snapshot_of(trainer), 0.0)
+    return made
+
+
+def test_settings_that_no_shape_tells_are_refused_by_field_where_they_changed(chunked: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chunked.load_checkpoint().iteration == 1
+    in_chunks(chunked, chunked.directory / "experiment.json", 2)
+    said = refused(capsys, "train", "--resume", str(chunked.directory))
+    assert f"agent.memory.chunk_length is 2 in {chunked.directory / 'experiment.json'}, 3 in {checkpoints(chunked)[0]}" in said
+    folder = chunked.directory / "population" / "learner_0"
+    assert load_agent(folder).config.memory.chunk_length == 3
+    in_chunks(chunked, folder / "agent.json", 2)
+    said = refused(capsys, "evaluate", str(folder))
+    assert f"agent.memory.chunk_length is 2 in {folder / 'agent.json'}, 3 in {folder / 'agent.safetensors'}" in said
+
+
+def test_files_that_do_not_state_their_agents_settings_can_still_be_read(chunked: Run) -> None:
+    with safe_open(checkpoints(chunked)[0], framework="pt") as opened:
+        about = json.loads(opened.metadata()["coterie"])
+    assert about.pop("agent")["memory"]["chunk_length"] == 3
+    resaved(checkpoints(chunked)[0], about=about)
+    assert chunked.load_checkpoint().iteration == 1
+    resaved(chunked.directory / "population" / "learner_0" / "agent.safetensors", about={})
+    assert load_agent(chunked.directory / "population" / "learner_0").config == chunked.experiment.agent
+
+
+def test_a_setting_that_is_new_since_a_file_was_written_is_no_difference(chunked: Run) -> None:
+    file = chunked.directory / "population" / "learner_0" / "agent.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["coterie"])
+    del about["agent"]["points"], about["agent"]["memory"]["rate"]
+    resaved(file, about=about)
+    assert load_agent(file.parent).config == chunked.experiment.agent
+
+
 def test_spaces_survive_json() -> None:
     for game in SHAPES.values():
         for role in game.roles:
@@ -246,8 +347,6 @@ def tampered(path: Path, name: str) -> None:
     tensors = {key: value.clone() for key, value in recorded.tensors.items()}
     flat = tensors[name].view(-1)
     flat[5] = 1 - flat[5]
-    from safetensors.torch import save_file
-
     save_file(tensors, path, {"coterie": json.dumps(recorded.about)})
 
 
@@ -274,8 +373,6 @@ def test_a_recording_reaches_nothing_outside_its_run(run: Run, who: dict[str, st
     path = run.directory / "episodes" / "ipd_classics-random-learner_0.safetensors"
     recorded = recording.load(path)
     occupants = {"../../outside": who, "random": {"co_player": "random"}}
-    from safetensors.torch import save_file
-
     save_file(recorded.tensors, path, {"coterie": json.dumps({**recorded.about, "occupants": occupants})})
     assert main(["replay", str(run.directory), "--recording", path.stem]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -19,7 +19,7 @@ from envs.game import Answer, KnowsAnswers, Observation, Role, Scene, Turn
 from envs.iterated_dilemma import IteratedDilemma
 from memory.none import NoMemoryConfig
 from training import recording, tree
-from training.algorithms import A2C, PPO, Batch, Supervised
+from training.algorithms import A2C, PPO, Batch, StraightThrough, Supervised
 from training.experiment import Experiment
 from training.graph import CapturedRollout
 from training.losses import answer_loss
@@ -122,6 +122,33 @@ def test_keeping_answers_changes_nothing_else() -> None:
     assert {name for name in leaves if name not in tree.named_leaves(without)} == {
         f"answers.{group}.{leaf}" for group in (0, 1) for leaf in ("action", "asked")
     }
+
+
+def test_who_is_shown_the_answers_does_as_is_right_where_it_is_asked_and_takes_it_for_its_own() -> None:
+    chosen = trajectories(*pupils([0, 1], keeps_answers=True))
+    shown = trajectories(*pupils([0, 1], keeps_answers=True, shows_answers=True))
+    for name, lived in shown.items():
+        assert lived.answer is not None
+        asked = lived.answer.asked
+        assert torch.equal(lived.action[asked], lived.answer.action[asked])
+        assert torch.equal(lived.action_before[:, 1:], lived.action[:, :-1])
+        assert lived.reward[asked].eq(1).all()
+        assert not torch.equal(chosen[name].action[asked], lived.action[asked])
+        # Until the first answer everything is as it would have been.
+        first = ~asked.cummax(1).values
+        assert torch.equal(chosen[name].action[first], lived.action[first])
+
+
+def test_training_shows_the_answers_where_its_algorithm_says_so() -> None:
+    experiment = Experiment(game=School(), agent=SMALL, scheme=SelfPlay(), algorithm=Supervised(shows=True), trials=8, iterations=1)
+    assert (
+        collect(experiment, experiment.scheme.seat(School(), 8, 0), PlainTrainer(experiment, {}).occupants, 0, 0)[0][
+            "learner_0"
+        ].reward.sum()
+        == 48
+    )
+    with pytest.raises(ValueError, match="shows is True; want False"):
+        StraightThrough(shows=True)
 
 
 def test_recordings_hold_no_answers() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 import signal
 import subprocess
@@ -21,8 +23,8 @@ from training.plain import PlainTrainer
 from training.population import co_player
 from training.rllib import algorithm as rllib
 from training.run import Run, Snapshot
-from training.settings import override
-from training.train import Failed, train
+from training.settings import BadInput, override
+from training.train import Failed, summary, train
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -114,6 +116,49 @@ def test_a_resumed_run_goes_on_to_the_same_numbers(runners: int, reference: Snap
     assert_same(trained(experiment_with(f"runners={runners}"), 1, start=run.load_checkpoint()), reference)
 
 
+def rising_with(*assignments: str) -> Experiment:
+    """A curriculum that rises after some iterations and not after others."""
+    game = "game=match_to_sample:n=9,curriculum=many"
+    learns = ("scheme=self_play", "algorithm=supervised:learning_rate=0.01,minibatches=2", "agent.acts=best", "trials=32", "iterations=8")
+    return experiment_with(game, *learns, "curriculum.raises=n", "curriculum.above=0.55", *assignments)
+
+
+@pytest.mark.parametrize("runners", [0, 1, 2])
+def test_a_curriculum_rises_as_in_the_plain_loop_whoever_samples_and_after_resuming(runners: int, tmp_path: Path) -> None:
+    trainer, stages = PlainTrainer(rising_with(), {}), []
+    for _ in range(8):
+        trainer.train()
+        stages.append(trainer.stage)
+    rises = {later - before for before, later in itertools.pairwise(stages)}
+    assert rises == {0, 1}
+    run = Run.create(rising_with(f"runners={runners}"), tmp_path)
+    run.save_checkpoint(trained(run.experiment, 5), 0.0)
+    assert run.load_checkpoint().stage == stages[4]
+    snapshot = trained(run.experiment, 3, start=run.load_checkpoint())
+    assert (snapshot.iteration, snapshot.stage) == (8, stages[7])
+    for key, value in trainer.agents["learner_0"].state_dict().items():
+        assert torch.equal(value, snapshot.weights["learner_0"][key]), key
+
+
+def test_the_stage_that_was_played_is_reported() -> None:
+    algorithm = rllib.build(rising_with("curriculum.above=0"))
+    try:
+        reported = []
+        for _ in range(3):
+            algorithm.train()
+            reported.append(algorithm.report["curriculum/n"])
+        assert (reported, algorithm.stage) == ([2.0, 3.0, 4.0], 5)
+        assert "n 4" in summary(algorithm.report)
+    finally:
+        algorithm.stop()
+
+
+def test_a_wrong_measure_of_a_curriculum_stops_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    with pytest.raises(BadInput, match=r"curriculum.measures has 'right'; what is measured in this game is correct"):
+        train(Run.create(rising_with("curriculum.measures=right"), tmp_path))
+
+
 def test_a_killed_runner_is_replaced_and_the_run_is_the_same(reference: Snapshot) -> None:
     algorithm = rllib.build(experiment_with("runners=2"))
     try:
@@ -152,11 +197,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoin
     run = Run.create(experiment_with(f"learners={learners}"), tmp_path)
     good = trained(experiment_with(), 2)
     run.save_checkpoint(good, 0.0)
-    poisoned = {name: dict(weights) for name, weights in good.weights.items()}
-    poisoned["learner_1"]["value_head.bias"] = torch.tensor([float("nan")])
+    # The first update makes weights of it with which the second one's loss is computed.
+    poisoned = copy.deepcopy(good.optimisers)
+    poisoned["learner_1"][0]["exp_avg"].fill_(torch.nan)
     with pytest.raises(Failed, match=r"the loss of learner_1 is nan.*the last good checkpoint is of iteration 2"):
-        train(run, good._replace(weights=poisoned))
+        train(run, good._replace(optimisers=poisoned))
     assert_same(run.load_checkpoint(), good)
+
+
+def test_weights_that_are_not_finite_stop_the_run_where_they_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    run = Run.create(experiment_with(), tmp_path)
+    good = trained(experiment_with(), 2)
+    run.save_checkpoint(good, 0.0)
+    poisoned = {**good.weights, "learner_1": {**good.weights["learner_1"], "value_head.bias": torch.tensor([torch.nan])}}
+    with pytest.raises(Failed, match=r"^learner_1: its value holds nan as it plays.*the last good checkpoint is of iteration 2"):
+        train(run, good._replace(weights=poisoned))
 
 
 def command(*arguments: str, cwd: Path) -> list[str]:

@@ -65,6 +65,8 @@ class _Algorithm:
 
     # Whether the right actions must be kept while playing.
     wants_answers: ClassVar[bool] = False
+    # Whether the right action is carried out, whatever the learner chose.
+    shows: ClassVar[bool] = False
     # Whether a word's effect on those who hear it must be computed (`training.messages`).
     wants_relaxations: ClassVar[bool] = False
 
@@ -167,10 +169,13 @@ class Supervised(_Algorithm):
     """Learns what the game says would have been right (`envs.game.KnowsAnswers`), by the policy head's `loss`; rewards play no part.
 
     With `agent.acts="best"` the learner plays what it thinks right. Neither values nor entropy count unless their coefficients say so.
+    shows: whether in training the right action is carried out where one is wanted, whatever the learner chose (teacher forcing); what is
+    measured in training is then the teacher's success, and only `evaluate` tells the learner's.
     """
 
     value_coefficient: float = 0.0
     entropy_coefficient: float = 0.0
+    shows: bool = False
 
     wants_answers: ClassVar[bool] = True
 
@@ -193,6 +198,8 @@ class StraightThrough(Supervised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.shows:
+            raise ValueError("shows is True; want False, for words that nobody chose teach a speaker nothing")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; want a number above 0")
         if not 0 < self.clip < math.inf:

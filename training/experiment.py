@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
 from agents.agent import Agent, AgentConfig
+from agents.encoders import has_scenery
 from envs.chance import Purpose, seeds_of
-from envs.game import Game, Role, role_of_seat
+from envs.game import Game, Observation, Role, role_of_seat
 from envs.iterated_dilemma import IteratedDilemma
 from training.algorithms import A2C, PPO, StraightThrough, Supervised
+from training.curriculum import Curriculum
 from training.identity import role_with_identities
 from training.schemes.mixture import mixed_pool
 from training.schemes.scheme import Scheme
+
+# Games in which is seen what is always there.
+FIRST_SEEN = 64
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Experiment:
     own. scheme: who meets whom. algorithm: how they learn. episodes: of a trial, memory kept between them. trials: games played per
     iteration. iterations: of sampling and learning. seed: all of the run's chance. runners: processes that sample (0: this one).
     learners: processes that learn (0: this one). device: "cpu" or "cuda". checkpoint_every: iterations. suite: what `evaluate` plays by
-    default.
+    default. curriculum: whether a setting of the game begins lower and rises as play goes well.
     """
 
     preset: str = "custom"
@@ -43,6 +48,7 @@ class Experiment:
     device: str = "cpu"
     checkpoint_every: int = 20
     suite: str = "ipd_classics"
+    curriculum: Curriculum = field(default_factory=Curriculum)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.preset):
@@ -61,11 +67,16 @@ class Experiment:
             raise ValueError(f"seed is {self.seed}; want a whole number of 64 bits")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; want 'cpu' or 'cuda'")
+        self.curriculum.check_fits(self.game)
 
     @property
     def steps(self) -> int:
         """T, the steps of an iteration's trajectories: as long as a trial can last."""
         return self.episodes * self.game.max_steps
+
+    def at(self, stage: int | None) -> Experiment:
+        """The experiment with the game that is played at a stage of its curriculum."""
+        return self if stage is None else replace(self, game=self.curriculum.game_at(self.game, stage))
 
     def progress_at(self, iteration: int) -> float:
         """0 at the first iteration, 1 at the last (for schedules)."""
@@ -90,14 +101,34 @@ class Experiment:
         return roles
 
     def build_learners(self) -> dict[str, Agent]:
-        """{name: a new agent}; first weights are a function of the seed and the learner's number."""
+        """{name: a new agent}; first weights are a function of the game, the seed and the learner's number."""
+        return {name: self.agent.build(*how) for name, how in self.births().items()}
+
+    def births(self) -> dict[str, Birth]:
+        """{learner: what its first weights follow from}."""
         roles = self.roles()
         names = self.scheme.learners(self.game)
         seeds = seeds_of(self.seed, Purpose.PARAMETERS, len(names)).tolist()
         return {
-            name: self.agent.build(roles[name].observation_space, roles[name].action_space, seed)
+            name: Birth(roles[name].observation_space, roles[name].action_space, seed, self._first_seen(roles[name]))
             for name, seed in zip(names, seeds, strict=True)
         }
+
+    def _first_seen(self, role: Role) -> Observation | None:
+        """{field: [N, ...]} of some games before their first step, where there may be scenery in it."""
+        if not has_scenery(role.observation_space):
+            return None
+        state = self.game.start(seeds_of(0, Purpose.PARAMETERS, FIRST_SEEN, 1))
+        return {name: value.flatten(0, 1) for name, value in self.game.observe(state)[role.name].items()}
+
+
+class Birth(NamedTuple):
+    """What the first weights of an agent follow from, as `AgentConfig.build` takes it."""
+
+    observation_space: gym.spaces.Dict
+    action_space: gym.Space[Any]
+    seed: int
+    first: Observation | None
 
 
 def spaces_of(experiment: Experiment) -> dict[str, tuple[gym.spaces.Dict, gym.Space[Any]]]:

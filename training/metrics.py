@@ -5,9 +5,10 @@
 | `reward/<learner>/vs_<kind>` | mean reward per step in games of a kind | reward |
 | `<measure>/<learner>/vs_<kind>` | mean of a game's measure over steps where it applies (`cooperation`: share of rounds) | the game's |
 | `return/<role>` | sum of rewards over a trial, mean over the seats of a role, whoever sits there | reward |
+| `curriculum/<setting>` | the value that the curriculum has raised this setting of the game to, as it was played | the setting's |
 | `learning/<learner>/entropy` | mean entropy of the policy | nats |
 | `learning/<learner>/policy_loss`, `value_loss` | the terms of the loss, unweighted; in scaled rewards; of answers under supervision | |
-| `learning/<learner>/reconstruction`, `next_latent`, `next_latent_distance`, `co_player`, `lag` | auxiliary losses, unweighted | |
+| `learning/<learner>/reconstruction`, `next_latent`, `next_latent_distance`, `forecast`, `co_player`, `lag` | auxiliary, unweighted | |
 | `learning/<learner>/kl` | KL(old policy, new policy), estimated on the batch, mean over its updates | nats |
 | `learning/<learner>/gradient_norm` | before clipping | |
 | `learning/<learner>/learning_rate` | | |

@@ -45,6 +45,8 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
         occupant = co_player(name)
         if name in roles:
             check_fits(name, occupant, roles[name], experiment.game)
+            if experiment.curriculum.raises:
+                check_fits(name, occupant, roles[name], experiment.at(experiment.curriculum.start).game)
 
 
 def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -> None:

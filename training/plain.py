@@ -12,7 +12,7 @@ import torch
 from agents.agent import Agent
 from agents.occupant import Occupant
 from envs.chance import Purpose, seeds_of
-from training import algorithms, messages, tree
+from training import algorithms, messages, metrics, tree
 from training.experiment import Experiment
 from training.rollout import Rollout, Trajectories, trajectories
 from training.seating import Seating
@@ -25,18 +25,24 @@ class PlainTrainer:
         self.occupants: dict[str, Occupant] = {**self.agents, **co_players}
         self.optimisers = {name: experiment.algorithm.optimiser(agent) for name, agent in self.agents.items()}
         self.iteration = 0
+        self.stage = experiment.curriculum.start
 
     def train(self) -> None:
         """One iteration: sample, then learn."""
-        lived = self.sample()
+        lived, log, rollout = self._collect()
         for name, agent in self.agents.items():
             self.learn(name, agent, lived[name])
         self.iteration += 1
+        if self.stage is not None:
+            self.stage = self.experiment.curriculum.after(self.stage, self.experiment.game, metrics.tally(rollout, log))
 
     def sample(self) -> dict[str, Trajectories]:
-        experiment = self.experiment
-        seating = experiment.scheme.seat(experiment.game, experiment.trials, self.iteration)
-        return collect(experiment, seating, self.occupants, self.iteration, first=0)[0]
+        return self._collect()[0]
+
+    def _collect(self) -> tuple[dict[str, Trajectories], Any, Rollout]:
+        played = self.experiment.at(self.stage)
+        seating = played.scheme.seat(played.game, played.trials, self.iteration)
+        return collect(played, seating, self.occupants, self.iteration, first=0)
 
     def learn(self, name: str, agent: Agent, lived: Trajectories) -> None:
         experiment, optimiser = self.experiment, self.optimisers[name]
@@ -67,6 +73,7 @@ def collect(
         episodes=experiment.episodes,
         watched=experiment.scheme.learners(experiment.game),
         keeps_answers=experiment.algorithm.wants_answers,
+        shows_answers=experiment.algorithm.shows,
         device=experiment.device,
     )
     seeds = seeds_of(experiment.seed, Purpose.TRIAL, len(seating.kind), iteration, first=first, device=experiment.device)

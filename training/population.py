@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -32,11 +34,13 @@ FORMAT = 1
 
 
 def save_agent(agent: Agent, directory: Path) -> None:
-    """Writes agent.safetensors, then agent.json with its digest; each atomically."""
-    weights = save_tensors({name: value.detach().cpu().contiguous() for name, value in agent.state_dict().items()})
+    """Writes agent.safetensors, then agent.json with its digest; each atomically. Both hold the settings: no weight's shape tells them."""
+    settings = to_json(agent.config)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in agent.state_dict().items()}
+    weights = save_tensors(tensors, {"coterie": json.dumps({"agent": settings})})
     about = {
         "format": FORMAT,
-        "agent": to_json(agent.config),
+        "agent": settings,
         "observation_space": space_to_json(agent.observation_space),
         "action_space": space_to_json(agent.action_space),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -68,13 +72,57 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
     data = weights_file.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise BadInput(f"{weights_file} is damaged: its contents do not match the digest in agent.json")
+    try:
+        with safe_open(weights_file, framework="pt") as opened:
+            trained = json.loads((opened.metadata() or {}).get("coterie", "{}")).get("agent")
+    except (safetensors.SafetensorError, AttributeError, ValueError) as error:
+        raise BadInput(f"{weights_file} is damaged: {error}") from error
+    check_same_settings(config, trained, about_file, weights_file)
     agent = config.build(*spaces, seed=0)
     try:
-        agent.load_state_dict(load_tensors(data))
+        weights = load_tensors(data)
+        agent.load_state_dict(weights)
     except (RuntimeError, safetensors.SafetensorError) as error:
         first = str(error).splitlines()[0]
         raise BadInput(f"{weights_file} does not fit the agent that agent.json describes: {first}") from error
+    check_finite(weights, f"agent {weights_file}")
     return agent.to(device).eval()
+
+
+def check_same_settings(config: AgentConfig, trained: Any, here: Path, there: Path) -> None:
+    """Raises BadInput naming the first of an agent's settings that is not what its weights were trained with.
+
+    config: as `here` states it. trained: the settings as JSON, from the weights' own file, which is `there`; None in files that are older.
+    """
+    if trained is None:
+        return
+    try:
+        wanted = from_json(trained)
+    # Whatever a damaged file makes of itself: it is the file that is wrong.
+    except Exception as error:
+        raise BadInput(f"{there} is damaged: {error}") from error
+    # What is new since a file was written has its default in both.
+    difference = _first_difference(to_json(config), to_json(wanted), "agent")
+    if difference is not None:
+        name, stated, meant = difference
+        raise BadInput(f"{name} is {stated!r} in {here}, {meant!r} in {there}; want what the weights were trained with")
+
+
+def _first_difference(one: Any, other: Any, name: str) -> tuple[str, Any, Any] | None:
+    """Where two JSON values differ first: a path such as "agent.memory.chunk_length", and what each has there."""
+    if one == other:
+        return None
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return name, one, other
+    return next(filter(None, (_first_difference(one.get(key), other.get(key), f"{name}.{key}") for key in {**one, **other})))
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises BadInput naming the first that holds NaN or infinity: whatever is computed from it means nothing."""
+    for name, numbers in tensors.items():
+        bad = numbers[~numbers.isfinite()]
+        if len(bad):
+            raise BadInput(f"{where} cannot be used: its {name} holds {bad[0].item()}; want finite numbers alone")
 
 
 def co_player(name: str) -> Occupant:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from envs.game import Game
 from training import tree
 from training.files import write_atomically
 from training.population import co_player, load_agent, runs_foreign_code
-from training.rollout import Rollout, Step
+from training.rollout import Rollout, Step, Table
 from training.seating import Seating
 from training.settings import BadInput, from_json, to_json
 
@@ -45,12 +45,26 @@ class Comparison(NamedTuple):
     differs: str
 
 
-def play(game: Game, seating: Seating, occupants: Mapping[str, Occupant], seeds: Tensor, episodes: int = 1) -> tuple[Rollout, Step]:
-    """Whole trials with everything kept."""
+def play(
+    game: Game,
+    seating: Seating,
+    occupants: Mapping[str, Occupant],
+    seeds: Tensor,
+    episodes: int = 1,
+    look: Callable[[Rollout, Table], None] | None = None,
+) -> tuple[Rollout, Step]:
+    """Whole trials with everything kept. look: called before every step."""
     # A game of its own: whatever it counts, it counts from the start, now and when this is played again.
     rollout = Rollout(dataclasses.replace(game), seating, occupants, episodes=episodes, watched=None, keeps_states=True)  # type: ignore[type-var]
-    _, log = rollout.play(rollout.start(seeds), rollout.trial_steps)
-    return rollout, log
+    table = rollout.start(seeds)
+    if look is None:
+        return rollout, rollout.play(table, rollout.trial_steps)[1]
+    steps = []
+    for _ in range(rollout.trial_steps):
+        look(rollout, table)
+        table, step = rollout.play(table, 1)
+        steps.append(step)
+    return rollout, tree.map_leaves(lambda *parts: torch.cat(parts), *steps)
 
 
 def save(path: Path, rollout: Rollout, seeds: Tensor, log: Step, scenario: str, agents: Mapping[str, str]) -> None:
@@ -90,8 +104,13 @@ def load(path: Path) -> Recording:
     return Recording(about, tensors)
 
 
-def replay(recording: Recording, run_directory: Path, trust: bool = False) -> tuple[Rollout, Step]:
-    """Plays the recorded trials again, with the run's agents. Raises BadInput where an agent is not the one that was recorded."""
+def replay(
+    recording: Recording, run_directory: Path, trust: bool = False, look: Callable[[Rollout, Table], None] | None = None
+) -> tuple[Rollout, Step]:
+    """Plays the recorded trials again, with the run's agents. look: called before every step.
+
+    Raises BadInput where an agent is not the one that was recorded.
+    """
     about = recording.about
     occupants: dict[str, Occupant] = {}
     for name, who in about["occupants"].items():
@@ -106,7 +125,7 @@ def replay(recording: Recording, run_directory: Path, trust: bool = False) -> tu
         assert isinstance(game, Game)
         seats = torch.tensor(about["seats"], dtype=torch.int64)
         seating = Seating(tuple(about["occupants"]), seats, ("recorded",), torch.zeros(len(seats), dtype=torch.int64))
-        return play(game, seating, occupants, recording.tensors["seeds"], about["episodes"])
+        return play(game, seating, occupants, recording.tensors["seeds"], about["episodes"], look)
     except BadInput:
         raise
     # Whatever a damaged file makes of itself: it is the file that is wrong.

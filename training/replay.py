@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,14 +11,17 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 from torch import Tensor
 
+from agents.agent import Agent
 from envs.chance import Purpose, fold
 from envs.face import draw
 from envs.game import Scene, seats_of
 from training import recording, tree
 from training.board import Board
+from training.looks import in_words
 from training.rollout import Rollout, Step
 from training.run import Run
 from training.settings import BadInput, nearest
@@ -27,21 +31,34 @@ STRIP_COLUMNS, FRAME = 10, 96
 SHOWN, LIKELIEST = 8, 4
 
 
-def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool = False) -> bool:
-    """Says whether the replayed trials were the recorded ones. name: of a file in the run's episodes/, without its ending."""
+def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool = False, look: bool = False) -> bool:
+    """Says whether the replayed trials were the recorded ones. name: of a file in the run's episodes/, without its ending. look: whether
+    to show what each agent's memory looks at; asking changes nothing, which the comparison checks.
+    """
     path = find(run, name)
     recorded = recording.load(path)
     trials = len(recorded.tensors["seeds"])
     if not 0 <= trial < trials:
         raise BadInput(f"trial {trial}; {path.name} holds trials 0 to {trials - 1}")
-    rollout, log = recording.replay(recorded, run.directory, trust)
+    seen: list[list[dict[str, Tensor]]] = []
+    watch = (lambda rollout, table: seen.append(rollout.look(table))) if look else None
+    rollout, log = recording.replay(recorded, run.directory, trust, watch)
     comparison = recording.compare(recorded, log)
-    told = moments(rollout, recorded.tensors["seeds"], log, trial)
-    rows = table_of(told)
-    for row in rows:
+    told = moments(rollout, recorded.tensors["seeds"], log, trial, seen)
+    header, rows = ["step", "what happened", "who expected what"], table_of(told)
+    for moment, row in zip(told, rows, strict=True):
         console.print(Text("  ".join(row).rstrip()), soft_wrap=True)
+        for line in moment.looks:
+            console.print(Padding.indent(Text(line), 5))
+    for line in _with_nothing_to_show(rollout, seen, trial):
+        console.print(Text(line), soft_wrap=True)
     board = Board(run.directory)
-    board.table(f"replay/{path.stem}/{trial}", ["step", "what happened", "who expected what"], rows)
+    if look:
+        header, rows = (
+            [*header, "what memories looked at"],
+            [[*row, "; ".join(moment.looks)] for moment, row in zip(told, rows, strict=True)],
+        )
+    board.table(f"replay/{path.stem}/{trial}", header, rows)
     board.picture(f"replay/{path.stem}/{trial}", strip(told))
     board.close()
     said = {True: "identical, bit for bit", False: f"the same up to rounding ({comparison.worst:.1e})"}[comparison.identical]
@@ -64,15 +81,23 @@ def find(run: Run, name: str | None) -> Path:
 
 
 class Moment(NamedTuple):
-    """A trial between two steps. steps: how many were taken. thoughts: each watched seat's policy and value before the last of them."""
+    """A trial between two steps. steps: how many were taken. thoughts: each watched seat's policy and value before the last of them. looks:
+    what its memory looked at then, a line for each seat and layer.
+    """
 
     steps: int
     scene: Scene
     thoughts: str = ""
+    looks: tuple[str, ...] = ()
 
 
-def moments(rollout: Rollout, seeds: Int64[Tensor, "B"], log: Step, trial: int) -> list[Moment]:
-    """What there is to see of a trial: every episode's start, which the log does not hold, and what each step made of it."""
+def moments(
+    rollout: Rollout, seeds: Int64[Tensor, "B"], log: Step, trial: int, seen: Sequence[list[dict[str, Tensor]]] = ()
+) -> list[Moment]:
+    """What there is to see of a trial: every episode's start, which the log does not hold, and what each step made of it.
+
+    seen: what `Rollout.look` said before every step, if it was asked.
+    """
     told: list[Moment] = []
     episode = 0
     for step in range(log.ended.shape[0]):
@@ -84,8 +109,23 @@ def moments(rollout: Rollout, seeds: Int64[Tensor, "B"], log: Step, trial: int) 
             told.append(Moment(step, rollout.game.describe(start, 0)))
             episode += 1
         scene = rollout.game.describe(tree.rows_of(log.game, step), trial)
-        told.append(Moment(step + 1, scene, _thoughts(rollout, log, step, trial)))
+        looks = tuple(_looks(rollout, seen[step], trial)) if seen else ()
+        told.append(Moment(step + 1, scene, _thoughts(rollout, log, step, trial), looks))
     return told
+
+
+def _looks(rollout: Rollout, seen: list[dict[str, Tensor]], trial: int) -> Iterator[str]:
+    names = [name for name, _, _ in seats_of(rollout.game)]
+    for group, found in zip(rollout.groups, seen, strict=True):
+        for row in (group.games == trial).nonzero()[:, 0].tolist():
+            for line in in_words({name: values[row] for name, values in found.items()}):
+                yield f"{names[int(group.seats[row])]} {line}"
+
+
+def _with_nothing_to_show(rollout: Rollout, seen: list[list[dict[str, Tensor]]], trial: int) -> Iterator[str]:
+    for number, (group, occupant) in enumerate(zip(rollout.groups, rollout.occupants, strict=True)):
+        if isinstance(occupant, Agent) and bool((group.games == trial).any()) and seen and not any(looks[number] for looks in seen):
+            yield f"{group.occupant}: its memory ({type(occupant.config.memory).__name__}) has nothing to show"
 
 
 def _thoughts(rollout: Rollout, log: Step, step: int, trial: int) -> str:

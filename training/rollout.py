@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from agents.agent import Agent
 from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, fold
 from envs.game import Answer, Game, KnowsAnswers, Observation
 from training import identity, tree
 from training.seating import Group, Seating, group_seats
+from training.settings import BadInput
 
 
 class Table(NamedTuple):
@@ -67,7 +69,8 @@ class Rollout:
 
     watched: the occupants whose observations, values and log-probabilities are kept (None: everyone's). keeps_states: whether the game's
     states are kept, for recordings. keeps_answers: whether the right actions of those who are watched are kept; ValueError where the game
-    does not know them. episodes: of a trial.
+    does not know them. shows_answers: whether, where an action is wanted, the right one is carried out whatever was chosen by those who
+    are watched. episodes: of a trial.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Rollout:
         watched: Iterable[str] | None = (),
         keeps_states: bool = False,
         keeps_answers: bool = False,
+        shows_answers: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.game = game
@@ -94,7 +98,8 @@ class Rollout:
         names = None if watched is None else set(watched)
         self.watched = [names is None or group.occupant in names for group in self.groups]
         self.keeps_states = keeps_states
-        self.teacher = knowing(game) if keeps_answers else None
+        self.teacher = knowing(game) if keeps_answers or shows_answers else None
+        self.shows_answers = shows_answers
         # Who starts anew with every episode of a trial.
         self.forgets = [episodes > 1 and getattr(occupant, "forgets_episodes", False) for occupant in self.occupants]
         self.told = [identity.asks(occupant, group.role) for group, occupant in zip(self.groups, self.occupants, strict=True)]
@@ -113,34 +118,52 @@ class Rollout:
         return Table(game, seeds, zero, zero, zero == 0, zero == 0, reward, self._seat_everyone(seeds, zero))
 
     def play(self, table: Table, steps: int) -> tuple[Table, Step]:
-        """Plays on for T steps."""
+        """Plays on for T steps. Raises BadInput where what somebody expects, or remembers after the last step, is not finite: nothing
+        that was decided then means anything.
+        """
         log: Any = None
+        values: list[list[Tensor]] = [[] for _ in self.groups]
+        acted: list[tuple[Decision, Any]] = []
         for t in range(steps):
-            table, step = self.step(table)
+            table, step, acted = self._step(table)
             if log is None:
                 log = tree.map_leaves(lambda leaf: leaf.new_empty((steps, *leaf.shape)), step)
             tree.map_leaves(lambda kept, leaf, t=t: kept[t].copy_(leaf), log, step)
+            for expected, (decision, _) in zip(values, acted, strict=True):
+                expected += [] if decision.value is None else [decision.value]
+        # Nobody has acted where there were no steps.
+        for group, expected, (_, state) in zip(self.groups, values, acted, strict=False):
+            if expected:
+                _check_finite(group.occupant, {"value": torch.stack(expected), **tree.named_leaves(state)})
         return table, log
 
     def step(self, table: Table) -> tuple[Table, Step]:
         """One step of all games. On a GPU nothing in it waits for the device."""
+        table, step, _ = self._step(table)
+        return table, step
+
+    def _step(self, table: Table) -> tuple[Table, Step, list[tuple[Decision, Any]]]:
+        """The table after the step, the step, and what each group decided with the state it was in then, before trials start anew."""
         views = self._views(table)
         right = self.teacher.answers(table.game) if self.teacher is not None else {}
         actions: dict[str, Tensor] = {}
-        observations, perceived, answers, decisions, states = [], [], [], [], []
+        observations, perceived, answers, decisions, acted = [], [], [], [], []
         for (seen, reward), group, occupant, before, watched in zip(
             views, self.groups, self.occupants, table.states, self.watched, strict=True
         ):
             decision, state = occupant.act(seen, before, reward)
+            answer = _of_group(right[group.role.name], group) if watched and right else None
+            if self.shows_answers and answer is not None:
+                decision, state = _shown(decision, state, answer)
             if group.role.name not in actions:
                 shape = (len(table.seeds) * group.role.seats, *decision.action.shape[1:])
                 actions[group.role.name] = decision.action.new_empty(shape)
             actions[group.role.name].index_copy_(0, group.rows, decision.action)
             observations.append(seen if watched else None)
             perceived.append(reward if watched else None)
-            answers.append(_of_group(right[group.role.name], group) if watched and right else None)
+            answers.append(answer)
             decisions.append(decision if watched else Decision(decision.action))
-            states.append(state)
+            acted.append((decision, state))
         placed = {role.name: actions[role.name].unflatten(0, (-1, role.seats)) for role in self.game.roles}
         game, turn = self.game.step(table.game, placed)
         ended = turn.over & (table.episode + 1 >= self.episodes)
@@ -158,8 +181,18 @@ class Rollout:
             ended,
             kept,
         )
-        after = table._replace(game=game, fresh=ended, began=turn.over, reward=turn.rewards, states=tuple(states))
-        return self._go_on(after, turn.over, ended), step
+        states = tuple(state for _, state in acted)
+        after = table._replace(game=game, fresh=ended, began=turn.over, reward=turn.rewards, states=states)
+        return self._go_on(after, turn.over, ended), step, acted
+
+    def look(self, table: Table) -> list[dict[str, Tensor]]:
+        """What each group's memories look at in the step that comes next: {name: [N, ...]}, {} for whoever is no agent. The table stays
+        as it is.
+        """
+        return [
+            occupant.inspect(seen, state, reward) if isinstance(occupant, Agent) else {}
+            for (seen, reward), occupant, state in zip(self._views(table), self.occupants, table.states, strict=True)
+        ]
 
     def finish(self, table: Table) -> None:
         """Nobody will play on from this table. Games that hold on to more than their state let go of it."""
@@ -234,6 +267,16 @@ class Rollout:
         return fold(self._luck_of_trial(seeds, trial), Purpose.EPISODE, episode)
 
 
+def _check_finite(name: str, leaves: Mapping[str, Tensor]) -> None:
+    for leaf, numbers in leaves.items():
+        # In one pass; NaN wins both ways.
+        if numbers.is_floating_point() and numbers.numel() and not bool(torch.stack(numbers.aminmax()).isfinite().all()):
+            found = numbers[~numbers.isfinite()][0].item()
+            raise BadInput(
+                f"{name}: its {leaf} holds {found} as it plays; want finite numbers, of weights that are neither damaged nor huge"
+            )
+
+
 def knowing(game: Game) -> KnowsAnswers:
     """The game, which knows its right actions. Raises ValueError where it does not."""
     if not isinstance(game, KnowsAnswers):
@@ -244,6 +287,13 @@ def knowing(game: Game) -> KnowsAnswers:
 def _of_group(answer: Answer, group: Group) -> Answer:
     rows: Answer = tree.map_leaves(lambda leaf: leaf.flatten(0, 1).index_select(0, group.rows), answer)
     return rows
+
+
+def _shown(decision: Decision, state: Any, answer: Answer) -> tuple[Decision, Any]:
+    """With the right action where one is wanted, as if the occupant had chosen it."""
+    asked = answer.asked.view(-1, *[1] * (decision.action.ndim - 1))
+    action = torch.where(asked, answer.action.to(decision.action.dtype), decision.action)
+    return decision._replace(action=action), state._replace(action=action)
 
 
 class Relaxation(NamedTuple):

@@ -23,10 +23,10 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from agents.agent import Agent
+from agents.agent import Agent, AgentConfig
 from training.experiment import Experiment
 from training.files import write_atomically
-from training.population import load_agent, runs_foreign_code, save_agent
+from training.population import check_finite, check_same_settings, load_agent, runs_foreign_code, save_agent
 from training.settings import BadInput, from_json, to_json
 
 FORMAT = 1
@@ -37,11 +37,13 @@ class Snapshot(NamedTuple):
     """All that the rest of a run depends on, besides its settings.
 
     iteration: how many are completed. weights: {learner: {name: tensor}}. optimisers: {learner: {parameter's number: {name: tensor}}}.
+    stage: of the curriculum, in the next iteration; None where there is none.
     """
 
     iteration: int
     weights: dict[str, dict[str, Tensor]]
     optimisers: dict[str, dict[int, dict[str, Tensor]]]
+    stage: int | None = None
 
 
 class Run:
@@ -121,10 +123,10 @@ class Run:
         """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was."""
         folder = self.directory / "checkpoints"
         folder.mkdir(exist_ok=True)
-        data = _checkpoint_bytes(snapshot, score)
+        data = _checkpoint_bytes(snapshot, score, self.experiment.agent)
         write_atomically(folder / f"{snapshot.iteration:08d}.safetensors", data)
         best = folder / "best.safetensors"
-        is_best = not best.exists() or score > _score_of(best)
+        is_best = not best.exists() or (snapshot.stage or 0, score) > _score_of(best)
         if is_best:
             write_atomically(best, data)
         for old in sorted(folder.glob("[0-9]*.safetensors"))[:-KEPT_CHECKPOINTS]:
@@ -137,7 +139,7 @@ class Run:
     def load_checkpoint(self, warn: Callable[[str], None] = print) -> Snapshot:
         """The newest checkpoint that is whole. A damaged one is named (through `warn`) and the one before is used.
 
-        Raises BadInput where none is left.
+        Raises BadInput where none is left, and where it is of agents with other settings than the run's.
         """
         problems = []
         for file in sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"), reverse=True):
@@ -146,6 +148,7 @@ class Run:
             except BadInput as problem:
                 problems.append(str(problem))
                 continue
+            check_same_settings(self.experiment.agent, _about(file).get("agent"), self.directory / "experiment.json", file)
             for problem_text in problems:
                 warn(f"{problem_text}; going on from {file.name}")
             return snapshot
@@ -165,16 +168,18 @@ class Run:
 def read_checkpoint(file: Path) -> Snapshot:
     """The snapshot in a checkpoint file. Raises BadInput naming the file if it is damaged."""
     try:
+        about = _about(file)
         with safe_open(file, framework="pt") as opened:
-            about = json.loads((opened.metadata() or {})["coterie"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         found, iteration, digest = about["format"], int(about["iteration"]), about["sha256"]
+        stage = int(about["stage"]) if "stage" in about else None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise BadInput(f"checkpoint {file} is damaged: {error}") from error
     if found != FORMAT:
         raise BadInput(f"checkpoint {file} has format {found}; this version reads format {FORMAT}")
     if _digest(tensors) != digest:
         raise BadInput(f"checkpoint {file} is damaged: its contents do not match its digest")
+    check_finite(tensors, f"checkpoint {file}")
     weights: dict[str, dict[str, Tensor]] = {}
     optimisers: dict[str, dict[int, dict[str, Tensor]]] = {}
     try:
@@ -187,16 +192,25 @@ def read_checkpoint(file: Path) -> Snapshot:
                 optimisers.setdefault(owner, {}).setdefault(int(number), {})[key] = tensor
     except ValueError as error:
         raise BadInput(f"checkpoint {file} is damaged: it holds a tensor {name!r}") from error
-    return Snapshot(iteration, weights, optimisers)
+    return Snapshot(iteration, weights, optimisers, stage)
 
 
-def _checkpoint_bytes(snapshot: Snapshot, score: float) -> bytes:
+def _about(file: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself: format, iteration, score, digest, the agents' settings, the curriculum's stage."""
+    with safe_open(file, framework="pt") as opened:
+        about: dict[str, Any] = json.loads((opened.metadata() or {})["coterie"])
+    return about
+
+
+def _checkpoint_bytes(snapshot: Snapshot, score: float, agent: AgentConfig) -> bytes:
     """One file, so that a checkpoint is there as a whole or not at all."""
     tensors = {f"weights/{owner}/{key}": value for owner, weights in snapshot.weights.items() for key, value in weights.items()}
     for owner, buffers in snapshot.optimisers.items():
         tensors |= {f"optimisers/{owner}/{number}/{key}": value for number, state in buffers.items() for key, value in state.items()}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
-    about = {"format": FORMAT, "iteration": snapshot.iteration, "score": score, "sha256": _digest(tensors)}
+    about = {"format": FORMAT, "iteration": snapshot.iteration, "score": score, "sha256": _digest(tensors), "agent": to_json(agent)}
+    if snapshot.stage is not None:
+        about["stage"] = snapshot.stage
     return save_tensors(tensors, {"coterie": json.dumps(about)})
 
 
@@ -208,12 +222,13 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _score_of(file: Path) -> float:
+def _score_of(file: Path) -> tuple[int, float]:
+    """What is best was reached at the highest stage of a curriculum; what comes first is easier, and so earns more."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            return float(json.loads((opened.metadata() or {})["coterie"])["score"])
+        about = _about(file)
+        return int(about.get("stage", 0)), float(about["score"])
     except (safetensors.SafetensorError, KeyError, ValueError, OSError):
-        return float("-inf")
+        return 0, float("-inf")
 
 
 def _runs_near(directory: Path) -> str:

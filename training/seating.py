@@ -46,7 +46,7 @@ def group_seats(game: Game, seating: Seating, device: torch.device) -> tuple[Gro
     """
     seats = seating.seats
     if seats.shape[1] != seat_count(game):
-        raise ValueError(f"the seating has {seats.shape[1]} seats; {type(game).__name__} has {seat_count(game)}")
+        raise ValueError(f"the seating has {seats.shape[1]} seats, {type(game).__name__} has {seat_count(game)}; want an occupant for each")
     if int(seats.min()) < 0 or int(seats.max()) >= len(seating.occupants):
         raise ValueError(f"a seat holds occupant number {int(seats.min())} to {int(seats.max())}; want 0 to {len(seating.occupants) - 1}")
     groups = []

@@ -36,7 +36,7 @@ ALGORITHMS: dict[str, str] = {
 
 # Fields that can be chosen by name on the command line, and from which dictionary.
 _BY_NAME: dict[str, Mapping[str, str]] = {"game": GAMES, "memory": MEMORIES, "core": MEMORIES, "scheme": SCHEMES, "algorithm": ALGORITHMS}
-_OUR_MODULES = {"training.experiment", "agents.agent", "agents.auxiliary", "envs.third_party"} | {
+_OUR_MODULES = {"training.experiment", "training.curriculum", "agents.agent", "agents.auxiliary", "envs.third_party"} | {
     path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
 }
 
@@ -123,7 +123,7 @@ def configured(factory: Callable[..., Any], text: str, where: str) -> Any:
             raise BadInput(f"{where}: {assignment!r} is no setting; write {where}:name=value")
         if name not in known:
             raise BadInput(f"{where} has no setting {name!r}; {nearest(name, known) if known else 'it has none'}")
-        chosen[name] = _checked(_parse(value), hints[name], f"{where}.{name}")
+        chosen[name] = _typed(value, hints[name], f"{where}.{name}", known[name].default)
     try:
         return factory(**chosen)
     except ValueError as error:
@@ -154,8 +154,9 @@ def override(settings: Any, *assignments: str) -> Any:
     """Settings with every `name.name=value` carried out together. Values are JSON; anything else is text. Raises BadInput.
 
     Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
-    for one field the last counts. A field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a
-    name from its dictionary, with settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after.
+    for one field the last counts. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
+    field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary, with
+    settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after.
     """
     return _replaced(settings, [_read(assignment) for assignment in assignments])
 
@@ -207,7 +208,7 @@ def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
             value, more = _named(name, each.text)
             own = [_read(assignment, f"{each.path}.") for assignment in split_outside_brackets(more, ",")]
         else:
-            value = _checked(_parse(each.text), typing.get_type_hints(type(settings))[name], each.path)
+            value = _typed(each.text, typing.get_type_hints(type(settings))[name], each.path, getattr(settings, name))
     within = own + [each._replace(names=each.names[1:]) for each in assignments if len(each.names) > 1]
     if within and not dataclasses.is_dataclass(value):
         raise BadInput(f"no setting is called {within[0].path!r}: {name} is {value!r} and has no settings of its own")
@@ -233,11 +234,49 @@ def _named(field: str, text: str) -> tuple[Any, str]:
         raise BadInput(f"scheme={name}: {error}") from error
 
 
+def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:
+    """What a person typed for a setting, as the setting wants it. now: what it is, for an example. Raises BadInput."""
+    # "none", which is nothing elsewhere, is a name like any other where a name is wanted.
+    value = text if hint is str and text in _NAMED_VALUES else _parse(text)
+    try:
+        return _checked(_as_list(text, hint) if _kind_of_list(hint) and not is_bearable(value, hint) else value, hint, where)
+    except BadInput as error:
+        told = text if isinstance(value, tuple) else repr(value)
+        such = f", such as {_as_typed(now)}" if isinstance(now, tuple) and now else ""
+        if dataclasses.is_dataclass(hint):
+            such = f", one by one: {where}.NAME=value"
+        raise BadInput(f"{where} is {told}; want {_in_words(hint)}{such}") from error
+
+
 def _parse(text: str) -> Any:
     try:
         return from_json(json.loads(text))
     except json.JSONDecodeError:
-        return {"None": None, "none": None, "True": True, "False": False}.get(text, text)
+        return _NAMED_VALUES.get(text, text)
+
+
+# Beside JSON's.
+_NAMED_VALUES = {"None": None, "none": None, "True": True, "False": False}
+
+
+def _as_list(text: str, hint: Any) -> Any:
+    """Where a list is wanted `(5,15)`, `5,15` and `stay,forward` are one; a single value stands for a list of any length."""
+    kind, value = _kind_of_list(hint), _parse(text)
+    if kind is None or isinstance(value, tuple):
+        return value
+    arguments = typing.get_args(kind)
+    is_free = arguments[-1] is Ellipsis and not _kind_of_list(arguments[0])
+    is_bracketed = len(split_outside_brackets(text, ",")) == 1 and text[:1] + text[-1:] in ("()", "[]")
+    parts = [part.strip() for part in split_outside_brackets(text[1:-1] if is_bracketed else text, ",")]
+    if len(parts) == 1 and not (is_bracketed or is_free):
+        return value
+    each = [arguments[0]] * len(parts) if arguments[-1] is Ellipsis else arguments
+    return tuple(_as_list(part, kind) for part, kind in zip(parts, each, strict=True)) if len(parts) == len(each) else value
+
+
+def _kind_of_list(hint: Any) -> Any:
+    """The tuple that a type is, or may be; None where it is none."""
+    return next((kind for kind in (hint, *typing.get_args(hint)) if typing.get_origin(kind) is tuple), None)
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
@@ -255,6 +294,39 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if is_number and float in (hint, *arguments) and int not in arguments:
         return float(value)
     if not is_bearable(value, hint) or (isinstance(value, bool) and bool not in (hint, *arguments)):
-        wanted = hint.__name__ if isinstance(hint, type) and not arguments else str(hint).replace("typing.", "")
-        raise BadInput(f"{where} is {value!r}; want {wanted}")
+        raise BadInput(f"{where} is {value!r}; want {_in_words(hint)}")
     return value
+
+
+# A type as (one of it, many of it).
+_WORDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    bool: ("true or false", "values that are true or false"),
+    type(None): ("none", "nones"),
+}
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six")
+
+
+def _in_words(hint: Any, many: bool = False) -> str:
+    """What a type is to a person."""
+    if hint in _WORDS:
+        return _WORDS[hint][many]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is not tuple:
+        return " or ".join(_in_words(kind, many) for kind in arguments) or f"settings of {hint.__name__.removesuffix('Config')}"
+    if arguments[-1] is Ellipsis:
+        return f"{'lists' if many else 'a list'} of {_in_words(arguments[0], many=True)}"
+    if len(set(arguments)) == 1:
+        count = _COUNTS[len(arguments)] if len(arguments) < len(_COUNTS) else len(arguments)
+        return f"{'lists of ' if many else ''}{count} {_in_words(arguments[0], many=len(arguments) > 1)}"
+    return f"{'lists' if many else 'a list'} of {' and '.join(_in_words(kind) for kind in arguments)}"
+
+
+def _as_typed(value: Any) -> str:
+    """A value as a person would type it; the beginning of a long list."""
+    if isinstance(value, tuple):
+        parts = [_as_typed(item) for item in value]
+        return f"[{','.join(parts if sum(map(len, parts)) < 60 else parts[:3])}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

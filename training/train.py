@@ -74,7 +74,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     except SamplingFailed as error:
         with contextlib.suppress(OSError):
             (run.directory / "failure.txt").write_text(str(error))
-        last = str(error).strip().splitlines()[-1]
+        last = str(error).strip().splitlines()[-1].removeprefix("training.settings.BadInput: ")
         raise Failed(f"{last} (all of it in {run.directory / 'failure.txt'}); {_last_checkpoint(run, saved_at)}") from error
     except OSError as error:
         raise Failed(f"{error.filename or 'the run'}: {error.strerror or error}; {_last_checkpoint(run, saved_at)}") from error
@@ -141,6 +141,7 @@ def summary(report: dict[str, float]) -> list[str]:
         if "/vs_" in rest:
             by_figure.setdefault(figure, {}).setdefault(rest.split("/vs_")[1], []).append(value)
     words = [f"{report['speed/overall'] / 1000:.0f}k agent steps/s"]
+    words += [f"{name.removeprefix('curriculum/')} {value:g}" for name, value in report.items() if name.startswith("curriculum/")]
     for figure, kinds in by_figure.items():
         shown = ", ".join(f"{sum(values) / len(values):.2f} vs {kind.replace('random_table', 'tables')}" for kind, values in kinds.items())
         words.append(f"{figure} {shown}")

@@ -179,6 +179,31 @@ def ridge_loss(game: LinearRegression, x: Float[Tensor, "N L d"], strength: floa
     return game.noise + bias + variance
 
 
+def attention_mu(game: LinearRegression, omega: Float64[Tensor, "H"]) -> Float64[Tensor, "H"]:
+    """Output weights of heads of softmax attention with query-key weights omega: those that lose least where there are many pairs.
+
+    (omega omega' + (1 + noise) / pairs exp(dimensions omega omega')) mu = omega, from 2503.12734.
+    """
+    product = torch.outer(omega, omega)
+    return torch.linalg.solve(product + (1.0 + game.noise) / game.pairs * (game.dimensions * product).exp(), omega)
+
+
+def attention_loss(
+    game: LinearRegression,
+    x: Float[Tensor, "N L d"],
+    question: Float[Tensor, "N d"],
+    omega: Float64[Tensor, "H"],
+    mu: Float64[Tensor, "H"],
+) -> Float64[Tensor, "N"]:
+    """Expected squared error, over weights and noise, of the guess sum_h mu_h sum_i y_i softmax_i(omega_h x_i . question) (2503.12734)."""
+    x, question = x.double(), question.double()
+    score = (x @ question[:, :, None])[..., 0]
+    attention = torch.einsum("h,nhl->nl", mu, (omega[:, None] * score[:, None]).softmax(-1))
+    # The guess is w . (what is attended to) + noise: it misses w . (question - that), and has noise of its own.
+    missed = question - (attention[:, None] @ x)[:, 0]
+    return game.noise + missed.square().sum(1) / game.dimensions + game.noise * attention.square().sum(1)
+
+
 def linear_regression() -> LinearRegression:
     """In-context linear regression: 5 dimensions, 41 questions, noise of variance 0.1."""
     return LinearRegression()

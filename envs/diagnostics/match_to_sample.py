@@ -6,8 +6,8 @@ Observations: `symbol`, one of `symbols`; `cue`, 0 for a distractor, 1 for a sam
     In every query up to `gap` distractors come first, then the sample, N - 1 distractors and the test.
 Reward: 1 for the right answer at a test. Half of the tests are the same as their sample; the others are drawn evenly from the rest.
 End: with the last of `queries` tests.
-Measure: `correct`, 1 or 0; NaN where nothing is asked.
-Curriculum: with "single" N is `n`; with "many" each episode draws its N from 1 to `n`.
+Measures: `correct`, 1 or 0; NaN where nothing is asked. `hardest_correct`, with the curriculum "many": the same where N is `n`.
+Curriculum: with "single" N is `n`; with "many" each episode draws its N from 1 to `n`. `training.curriculum` can raise `n` in either.
 Source: Khajehabdollahi et al. 2024 (arXiv 2309.12927), where samples are not marked.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from envs.chance import Purpose, integers
@@ -69,7 +69,7 @@ class MatchToSample(SequenceTask):
     def script(self, seeds: Int64[Tensor, "B"]) -> Script:
         time, query = (torch.arange(count, device=seeds.device) for count in (self.max_steps, self.queries))
         per_query = (seeds[:, None], Purpose.GAME)
-        n = integers(seeds, self.n, Purpose.GAME, 0) + 1 if self.curriculum == "many" else torch.full_like(seeds, self.n)
+        n = self._delay(seeds)
         gap = integers(per_query[0], self.gap + 1, Purpose.GAME, 1, query)
         test = (gap + n[:, None] + 1).cumsum(1) - 1
         sample = test - n[:, None]
@@ -83,6 +83,13 @@ class MatchToSample(SequenceTask):
             cue = cue.scatter(1, sample, SAMPLE)
         right = torch.zeros_like(symbol).scatter(1, test, same)
         return Script({"symbol": symbol.scatter(1, test, tested), "cue": cue}, right, asked, test[:, -1] + 1)
+
+    def hardest(self, seeds: Int64[Tensor, "B"]) -> Bool[Tensor, "B"] | None:
+        return self._delay(seeds) == self.n if self.curriculum == "many" else None
+
+    def _delay(self, seeds: Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
+        """N of each episode."""
+        return integers(seeds, self.n, Purpose.GAME, 0) + 1 if self.curriculum == "many" else torch.full_like(seeds, self.n)
 
     def sees(self, shown: Observation) -> str:
         return f"{('', 'sample ', 'test ')[int(shown['cue'])]}{int(shown['symbol'])}"

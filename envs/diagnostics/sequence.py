@@ -75,6 +75,10 @@ class SequenceTask(ABC):
     def picture(self, script: Script, step: int, said: Tensor) -> list[Mark]:
         """The first `step` steps of one episode (leaves of the script without their batch axis), and what was said last. y: 0.2 to 0.8."""
 
+    def hardest(self, seeds: Int64[Tensor, "B"]) -> Bool[Tensor, "B"] | None:
+        """Which episodes ask for as much as the settings allow; None where all do. They have a measure of their own."""
+        return None
+
     @property
     def roles(self) -> tuple[Role, ...]:
         return (Role("player", 1, gym.spaces.Dict(self.fields), self.action_space),)
@@ -97,8 +101,12 @@ class SequenceTask(ABC):
         is_number = said.is_floating_point()
         reward = (-error if is_number else 1 - error).masked_fill(~asked, 0.0)
         name, measure = ("squared_error", error) if is_number else ("correct", 1 - error)
+        measures = {name: measure.masked_fill(~asked, torch.nan)}
+        hardest = self.hardest(state.seed)
+        if hardest is not None:
+            measures[f"hardest_{name}"] = measures[name].masked_fill(~hardest, torch.nan)
         step = state.step + 1
-        turn = Turn({"player": reward[:, None]}, step >= state.script.length, {name: measure.masked_fill(~asked, torch.nan)})
+        turn = Turn({"player": reward[:, None]}, step >= state.script.length, measures)
         return SequenceState(state.seed, step, state.script, said), turn
 
     def describe(self, state: SequenceState, index: int) -> Scene:

@@ -7,6 +7,7 @@ Reward: 1 on coming to the box that the named object is in, 0 on coming to anoth
 End: when the agent is within one stride of a box (of the nearest, if of two), or `limit` steps after the word is said.
 Chance: which objects, in which boxes, in which order, after which delays, and which one is asked for.
 Measures: `accuracy`, 1 for the right box and 0 otherwise, and `chose`, 1 if it was a box at all, both in the step that ends the episode.
+Answers: once the word is said, the move towards the right box, first aside and then ahead, or turning where `moves` do not lead aside.
 Source: the object permanence task of Lampinen et al. 2021 (arXiv 2105.14039), which was not released. Lengths, looks and sizes are ours.
 """
 
@@ -18,20 +19,39 @@ from functools import cached_property
 from typing import NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from envs.chance import Purpose, integers, permutation
-from envs.game import ACTION_MASK, Observation, Role, Scene, Turn
+from envs.game import ACTION_MASK, Answer, Observation, Role, Scene, Turn
 from envs.rooms3d.camera import Camera
-from envs.rooms3d.primitives import FAR, Kind, Slots, constant
-from envs.rooms3d.tasks import BROWN, DOWN, KINDS, MOVES, NAMES, PAINTS, START, TARGET, Spot, check_moves, check_row, row, scene, taken
+from envs.rooms3d.primitives import Kind, Slots, constant
+from envs.rooms3d.tasks import (
+    BROWN,
+    DOWN,
+    KINDS,
+    MOVES,
+    NAMES,
+    PAINTS,
+    START,
+    TARGET,
+    Spot,
+    check_limit,
+    check_moves,
+    check_row,
+    check_ways,
+    picture_fields,
+    picture_spaces,
+    row,
+    scene,
+    taken,
+    towards,
+)
 from envs.rooms3d.world import World, WorldState, one_room
 
-# Of a box: half its width and height, and its colour.
-HALF, TALL, WOOD = 0.22, 0.22, (0.55, 0.40, 0.25)
+# Of a box: half its width and height, its radius as far as walkers are concerned, and its colour.
+HALF, TALL, ROUND, WOOD = 0.22, 0.22, 0.22 * 2**0.5, (0.55, 0.40, 0.25)
 # Half an object's height, and how high it floats before it is lowered into its box.
 OBJECT, ABOVE = 0.17, 0.72
 
@@ -88,10 +108,13 @@ class HiddenObject:
             raise ValueError(f"limit is {self.limit}; want from 1 to 100,000 steps")
         check_row("boxes", self.boxes, self.room)
         check_moves(self.moves)
+        check_ways(self.moves, "boxes")
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
-        _ = self.world, self.camera
+        world, _ = self.world, self.camera
+        x, _, z = self._box_places()[-1]
+        check_limit("limit", self.limit, world, self.moves, x, z - START, ROUND)
 
     @cached_property
     def world(self) -> World:
@@ -103,18 +126,14 @@ class HiddenObject:
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
-        square = (self.size, self.size)
-        sees: dict[str, gym.Space] = {
-            "pixels": gym.spaces.Box(0, 255, (*square, 3), np.uint8),
-            "word": gym.spaces.Discrete(1 + self.names),
-        }
-        if self.depth:
-            sees["depth"] = gym.spaces.Box(0.0, FAR, square, np.float32)
-        if self.segmentation:
-            # Floor, ceiling and four walls; boxes, objects and lids.
-            sees["segmentation"] = gym.spaces.Box(0, 6 + 2 * self.boxes + self.objects, square, np.int32)
-        sees[ACTION_MASK] = gym.spaces.MultiBinary(len(self.moves))
-        return (Role("seeker", 1, gym.spaces.Dict(sees), gym.spaces.Discrete(len(self.moves))),)
+        sees = gym.spaces.Dict(
+            {
+                **picture_spaces(self.size, self.depth, self.segmentation, self.world.slot_count(self.boxes + self.objects)),
+                "word": gym.spaces.Discrete(1 + self.names),
+                ACTION_MASK: gym.spaces.MultiBinary(len(self.moves)),
+            }
+        )
+        return (Role("seeker", 1, sees, gym.spaces.Discrete(len(self.moves))),)
 
     @property
     def max_steps(self) -> int:
@@ -133,31 +152,26 @@ class HiddenObject:
         world = self.world.start(place, zero[:, None], self._things(objects, box))
         # It looks down a little, so that boxes stay in view when they are near.
         world = world._replace(
-            tilt=torch.full_like(world.tilt, -round(DOWN / self.turn)),
+            tilt=torch.full_like(world.tilt, DOWN),
             inside=torch.cat([(zero - 1)[:, None].expand(-1, self.boxes), box], 1),
         )
         state = HiddenState(seeds, zero, world, objects, box, (self.show + delays).cumsum(1), asked, zero - 1)
         return self._staged(state)
 
     def observe(self, state: HiddenState) -> dict[str, Observation]:
-        picture = self.world.look(state.world, self.camera)
-        is_free = state.step >= state.ready[:, -1]
+        is_free = self._is_free(state)
         name = state.objects.gather(1, state.asked[:, None])[:, 0]
         stays = torch.arange(len(self.moves), device=state.step.device) == 0
         seen = {
-            "pixels": picture.pixels,
+            **picture_fields(self.world.look(state.world, self.camera), self.depth, self.segmentation),
             "word": torch.where(is_free, 1 + name, 0)[:, None],
             ACTION_MASK: (is_free[:, None] | stays).to(torch.int8)[:, None],
         }
-        if self.depth:
-            seen["depth"] = picture.depth
-        if self.segmentation:
-            seen["segmentation"] = picture.segmentation
         return {"seeker": seen}
 
     def step(self, state: HiddenState, actions: Mapping[str, Tensor]) -> tuple[HiddenState, Turn]:
         """actions: {"seeker": [B, 1]}."""
-        is_free = state.step >= state.ready[:, -1]
+        is_free = self._is_free(state)
         action = torch.where(is_free[:, None], taken(self.moves, actions["seeker"]), 0)
         world = self.world.move(state.world, action)
         gaps = self.world.gaps(world)[:, 0, : self.boxes]
@@ -165,10 +179,21 @@ class HiddenObject:
         chosen = torch.where((gaps <= self.stride).any(1), gaps.argmin(1), -1)
         step = state.step + 1
         over = (chosen >= 0) | (step >= state.ready[:, -1] + self.limit)
-        right = (chosen == state.box.gather(1, state.asked[:, None])[:, 0]).float()
+        right = (chosen == self._right_box(state)).float()
         after = self._staged(state._replace(step=step, world=world, chosen=chosen))
         measures = {"accuracy": right.masked_fill(~over, torch.nan), "chose": (chosen >= 0).float().masked_fill(~over, torch.nan)}
         return after, Turn({"seeker": right[:, None]}, over, measures)
+
+    def answers(self, state: HiddenState) -> dict[str, Answer]:
+        target = constant(self._box_places(), state.step.device)[self._right_box(state)][:, None, ::2]
+        return {"seeker": Answer(towards(self.world, state.world, self.moves, target), self._is_free(state)[:, None])}
+
+    def _is_free(self, state: HiddenState) -> Bool[Tensor, "B"]:
+        """Whether the word is said, and the agent may walk."""
+        return state.step >= state.ready[:, -1]
+
+    def _right_box(self, state: HiddenState) -> Int64[Tensor, "B"]:
+        return state.box.gather(1, state.asked[:, None])[:, 0]
 
     def _box_places(self) -> tuple[tuple[float, float, float], ...]:
         return row(self.boxes, self.room, TALL)

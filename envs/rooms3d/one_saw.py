@@ -5,7 +5,7 @@ the waiting room. Then the watcher stands at the back of the hall and watches th
 in which both wait, the watcher is alone in the hall and walks to a box itself. Each is put where it has to be.
 
 Actions: one of `moves`, "stay", "forward", "left", "right" and more of `MOVES`, while it is one's turn; at other times only staying.
-Observations: `pixels`, what the agent sees; `turn`, 1 if it is its turn; `action_mask`.
+Observations: `pixels`, what the agent sees; `turn`, 1 if it is its turn; `action_mask`; `depth` and `segmentation` as for hidden objects.
 Reward: the watcher gets 1 on coming to the right box. The witness gets `own` on coming to the right box and `shared` when the watcher does.
 End: when the watcher's turn ends. A turn ends within one stride of a box (of the nearest, if of two), or after `limit` steps of it.
 Chance: the object, its box and the delay.
@@ -24,7 +24,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
@@ -32,7 +31,7 @@ from torch import Tensor
 from envs.chance import Purpose, integers
 from envs.game import ACTION_MASK, Answer, Observation, Role, Scene, Turn
 from envs.rooms3d.camera import Camera
-from envs.rooms3d.hidden_object import ABOVE, HALF, OBJECT, TALL, WOOD
+from envs.rooms3d.hidden_object import ABOVE, HALF, OBJECT, ROUND, TALL, WOOD
 from envs.rooms3d.primitives import Kind, Slots, constant
 from envs.rooms3d.tasks import (
     BROWN,
@@ -42,8 +41,12 @@ from envs.rooms3d.tasks import (
     PAINTS,
     TARGET,
     Spot,
+    check_limit,
     check_moves,
     check_row,
+    one_game,
+    picture_fields,
+    picture_spaces,
     row,
     scene,
     taken,
@@ -94,6 +97,8 @@ class OneSaw:
     shared: float = 1.0
     room: float = 4.0
     size: int = 64
+    depth: bool = False
+    segmentation: bool = False
     moves: tuple[str, ...] = WALKS
     stride: float = 0.3
     turn: float = 15.0
@@ -121,7 +126,9 @@ class OneSaw:
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
-        _ = self.world, self.camera
+        world, _ = self.world, self.camera
+        x, _, z = self._box_places()[-1]
+        check_limit("limit", self.limit, world, self.moves, x, z - BACK, ROUND, "of the watcher to the farthest box")
 
     @cached_property
     def world(self) -> World:
@@ -138,7 +145,7 @@ class OneSaw:
     def roles(self) -> tuple[Role, ...]:
         sees = gym.spaces.Dict(
             {
-                "pixels": gym.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8),
+                **picture_spaces(self.size, self.depth, self.segmentation, self.world.slot_count(self.boxes + 1)),
                 "turn": gym.spaces.Discrete(2),
                 ACTION_MASK: gym.spaces.MultiBinary(len(self.moves)),
             }
@@ -162,12 +169,13 @@ class OneSaw:
         return self._staged(OneSawState(seeds, zero, world._replace(inside=inside), look, box, delay, zero, zero, nowhere))
 
     def observe(self, state: OneSawState) -> dict[str, Observation]:
-        pixels, has_turn = self.world.look(state.world, self.camera).pixels, self._has_turn(state)
+        seen = picture_fields(self.world.look(state.world, self.camera), self.depth, self.segmentation)
+        has_turn = self._has_turn(state)
         stays = torch.arange(len(self.moves), device=state.step.device) == 0
         mask = (has_turn[..., None] | stays).to(torch.int8)
         return {
             name: {
-                "pixels": pixels[:, seat : seat + 1],
+                **{field: value[:, seat : seat + 1] for field, value in seen.items()},
                 "turn": has_turn[:, seat : seat + 1].long(),
                 ACTION_MASK: mask[:, seat : seat + 1],
             }
@@ -244,7 +252,7 @@ class OneSaw:
         world = state.world._replace(
             place=torch.where(moves[:, None, None], constant(where, device)[state.phase], state.world.place),
             heading=torch.where(moves[:, None], 0, state.world.heading),
-            tilt=torch.where(moves[:, None], -round(DOWN / self.turn), state.world.tilt),
+            tilt=torch.where(moves[:, None], DOWN, state.world.tilt),
             things=things,
             opened=opened,
         )
@@ -260,10 +268,10 @@ class OneSaw:
         elif phase in (WITNESS, WATCHER):
             seat = 0 if phase == WITNESS else 1
             gap = float(self.world.gaps(state.world)[index, seat, box])
-            others = "the watcher watches" if phase == WITNESS else f"the witness {came[0]}, and is outside"
+            others = self._sight(state, index) if phase == WITNESS else f"the witness {came[0]}, and is outside"
             words = f"the {ROLES[seat]} may walk, {target} is {gap:.2f} m away; {others}"
         elif phase == LINGER:
-            words = f"the witness {came[0]}, and is seen there by the watcher; {target}"
+            words = f"the witness {came[0]}; {self._sight(state, index)}; {target}"
         elif phase == DELAY:
             words = f"both wait outside; {target}; the witness {came[0]}"
         else:
@@ -273,6 +281,15 @@ class OneSaw:
             for number, (x, _, z) in enumerate(self._box_places())
         ]
         return scene(self.world, state.world, index, spots, f"step {int(state.step[index])}", words)
+
+    def _sight(self, state: OneSawState, index: int) -> str:
+        """Whether anything of the witness is in the watcher's picture."""
+        world = one_game(state.world, index)
+        last = self.world.slot_count(self.boxes + 1)
+        # Of all slots the last six are both bodies, both heads, both noses; segments count slots from 1.
+        parts = torch.tensor([last - 5, last - 3, last - 1])
+        sees = torch.isin(self.world.look(world, self.camera).segmentation[0, 1], parts).any()
+        return "the watcher sees it" if sees else "the watcher does not see it"
 
 
 def one_saw() -> OneSaw:

@@ -7,7 +7,7 @@ word of the first one is asked for once more at the end.
 
 Actions: one of `moves`, "stay", "forward", "left", "right" and more of `MOVES`. While objects are named only staying is allowed.
 Observations: `pixels`, what the agent sees; `word`, 0 for silence, then the made-up `words`, then the common names of all objects; `says`,
-    what the word is for: 0 nothing, 1 "this is", 2 "fetch"; `action_mask`.
+    what the word is for: 0 nothing, 1 "this is", 2 "fetch"; `action_mask`; `depth` and `segmentation` as for hidden objects.
 Reward: 1 on coming to the object that is to be fetched, on errands as at questions, 0 on coming to another one.
 End: after the last question. Each errand and question ends when the agent is within one stride of an object, or after `limit` steps; then
     it is back where it began.
@@ -27,7 +27,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
@@ -45,8 +44,11 @@ from envs.rooms3d.tasks import (
     START,
     TARGET,
     Spot,
+    check_limit,
     check_moves,
     check_row,
+    picture_fields,
+    picture_spaces,
     row,
     scene,
     taken,
@@ -103,6 +105,8 @@ class RapidWords:
     limit: int = 15
     room: float = 4.0
     size: int = 64
+    depth: bool = False
+    segmentation: bool = False
     moves: tuple[str, ...] = WALKS
     stride: float = 0.3
     turn: float = 15.0
@@ -131,7 +135,9 @@ class RapidWords:
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
-        _ = self.world, self.camera
+        world, _ = self.world, self.camera
+        x, _, z = row(self.objects, self.room, OBJECT)[-1]
+        check_limit("limit", self.limit, world, self.moves, x, z - START, OBJECT, "to the farthest object")
 
     @cached_property
     def world(self) -> World:
@@ -143,13 +149,15 @@ class RapidWords:
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
-        sees: dict[str, gym.Space] = {
-            "pixels": gym.spaces.Box(0, 255, (self.size, self.size, 3), np.uint8),
-            "word": gym.spaces.Discrete(1 + self.words + self.names),
-            "says": gym.spaces.Discrete(3),
-            ACTION_MASK: gym.spaces.MultiBinary(len(self.moves)),
-        }
-        return (Role("learner", 1, gym.spaces.Dict(sees), gym.spaces.Discrete(len(self.moves))),)
+        sees = gym.spaces.Dict(
+            {
+                **picture_spaces(self.size, self.depth, self.segmentation, self.world.slot_count(self.objects)),
+                "word": gym.spaces.Discrete(1 + self.words + self.names),
+                "says": gym.spaces.Discrete(3),
+                ACTION_MASK: gym.spaces.MultiBinary(len(self.moves)),
+            }
+        )
+        return (Role("learner", 1, sees, gym.spaces.Discrete(len(self.moves))),)
 
     @property
     def max_steps(self) -> int:
@@ -182,7 +190,7 @@ class RapidWords:
         says = torch.where(is_naming, (state.since < self.show).long(), 2)
         stays = torch.arange(len(self.moves), device=state.step.device) == 0
         seen = {
-            "pixels": self.world.look(state.world, self.camera).pixels,
+            **picture_fields(self.world.look(state.world, self.camera), self.depth, self.segmentation),
             "word": torch.where(says == 0, 0, torch.where(is_errand, common, new))[:, None],
             "says": says[:, None],
             ACTION_MASK: (~is_naming[:, None] | stays).to(torch.int8)[:, None],
@@ -263,7 +271,7 @@ class RapidWords:
         world = state.world._replace(
             place=torch.where(begins[..., None], constant((0.0, START), device), state.world.place),
             heading=torch.where(begins, 0, state.world.heading),
-            tilt=torch.where(begins, -round(DOWN / self.turn), state.world.tilt),
+            tilt=torch.where(begins, DOWN, state.world.tilt),
             things=things,
         )
         return state._replace(world=world, objects=objects, asked=asked)

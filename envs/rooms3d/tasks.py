@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.game import Mark, Scene
-from envs.rooms3d.camera import Camera
-from envs.rooms3d.primitives import Kind, Slots, constant
+from envs.game import Mark, Observation, Scene
+from envs.rooms3d.camera import Camera, Picture
+from envs.rooms3d.primitives import FAR, Kind, Slots, constant
 from envs.rooms3d.world import ACTIONS, SEAT_COLOURS, World, WorldState
 
 COLOURS = {
@@ -39,8 +40,8 @@ PAINTS = tuple(COLOURS[name.split()[0]] for name in NAMES)
 MOVES = ACTIONS[: ACTIONS.index("lift")]
 # Things in a row: from one's middle to the next one's; from the wall behind to the agent, and from the row to the wall behind it.
 APART, START, BEHIND = 1.1, 0.5, 0.7
-# Degrees that agents look down at first, so that what is near stays in view.
-DOWN = 15.0
+# The tilt of agents at first: 15 degrees down, so that what is near stays in view.
+DOWN = -1
 # In pictures for people: pixels of a side.
 VIEW = 40
 INK, PAPER, BROWN, TARGET = (40, 44, 52), (226, 222, 214), (140, 102, 64), (64, 145, 108)
@@ -63,11 +64,55 @@ def check_moves(moves: tuple[str, ...], needed: tuple[str, ...] = ("stay",)) -> 
         raise ValueError(f"moves is {moves}; want {', '.join(needed)} first, then different ones of {others}")
 
 
+def check_ways(moves: tuple[str, ...], targets: str) -> None:
+    """Raises ValueError unless moves lead ahead and to both sides."""
+    turns, aside = {"turn_left", "turn_right"} & set(moves), {"left", "right"} <= set(moves)
+    if "forward" not in moves or not (turns or aside):
+        raise ValueError(f"moves is {moves}; want forward, and left and right or a turn, so that all {targets} can be reached")
+
+
+def check_limit(
+    name: str, limit: int, world: World, moves: tuple[str, ...], x: float, z: float, target: float, way: str = "to the farthest box"
+) -> None:
+    """Raises ValueError unless so many moves lead to within one stride of things of radius `target`, x metres to a side and z ahead."""
+    within = world.step + world.radius + target
+    fewest = max(fewest_moves(world, moves, aside, z, within) for aside in (-x, x))
+    if limit < fewest:
+        raise ValueError(f"{name} is {limit}; want at least {fewest}, the moves {way}")
+
+
+def fewest_moves(world: World, moves: tuple[str, ...], x: float, z: float, within: float) -> int:
+    """Of those that lead to within so many metres of a place x metres aside and z ahead: some ahead, and then some another way.
+
+    So with turns there may be a slightly shorter way. Raises ValueError if none of these leads there.
+    """
+    turns = round(360 / world.turn)
+    # Degrees, and how many turns it takes to be able to walk that way.
+    ways = [(0.0, 0)] + [(degrees, 0) for name, degrees in (("left", -90.0), ("right", 90.0)) if name in moves]
+    for number in range(1, turns):
+        costs = [cost for name, cost in (("turn_right", number), ("turn_left", turns - number)) if name in moves]
+        ways += [(number * world.turn, cost) for cost in costs]
+    found = []
+    for degrees, cost in ways:
+        sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+        for first in range(math.ceil(max(z, 0.0) / world.step) + 1):
+            left = z - first * world.step
+            along, miss = x * sin + left * cos, x * cos - left * sin
+            half = math.sqrt(max(within * within - miss * miss, 0.0))
+            second = max(0, math.ceil((along - half) / world.step - 1e-6))
+            if abs(miss) <= within and second * world.step <= along + half + 1e-6:
+                found.append(first + (cost if second else 0) + second)
+    if not found:
+        raise ValueError(f"moves is {moves}; want some that lead {x} metres aside and {z} ahead")
+    return min(found)
+
+
 def check_row(name: str, count: int, room: float) -> None:
     """Raises ValueError unless so many things stand in a row in a room of so many metres."""
     if not 2.2 <= room <= 50.0:
         raise ValueError(f"room is {room}; want from 2.2 to 50 metres, room for the agent before the {name}")
-    fit = int(room / APART)
+    # A little more, for what a computer takes for 3.3 is not quite three times 1.1.
+    fit = int(room / APART + 1e-6)
     if count > fit:
         raise ValueError(f"{name} is {count}; want at most {fit} in a room of {room} metres, or a larger room")
 
@@ -75,6 +120,23 @@ def check_row(name: str, count: int, room: float) -> None:
 def row(count: int, room: float, height: float) -> tuple[tuple[float, float, float], ...]:
     """Places of things side by side before the far wall."""
     return tuple(((number - (count - 1) / 2) * APART, height, room - BEHIND) for number in range(count))
+
+
+def picture_spaces(size: int, depth: bool, segmentation: bool, slots: int) -> dict[str, gym.Space[Any]]:
+    """The fields of `picture_fields`. slots: the largest number in a segmentation (`World.slot_count`)."""
+    square = (size, size)
+    spaces: dict[str, gym.Space[Any]] = {"pixels": gym.spaces.Box(0, 255, (*square, 3), np.uint8)}
+    if depth:
+        spaces["depth"] = gym.spaces.Box(0.0, FAR, square, np.float32)
+    if segmentation:
+        spaces["segmentation"] = gym.spaces.Box(0, slots, square, np.int32)
+    return spaces
+
+
+def picture_fields(picture: Picture, depth: bool, segmentation: bool) -> Observation:
+    """What every seat sees: `pixels`; `depth` and `segmentation` where wanted."""
+    wanted = {"pixels": True, "depth": depth, "segmentation": segmentation}
+    return {name: getattr(picture, name) for name, is_wanted in wanted.items() if is_wanted}
 
 
 def taken(moves: tuple[str, ...], action: Int64[Tensor, "B P"]) -> Int64[Tensor, "B P"]:
@@ -85,7 +147,10 @@ def taken(moves: tuple[str, ...], action: Int64[Tensor, "B P"]) -> Int64[Tensor,
 def towards(
     world: World, state: WorldState, moves: tuple[str, ...], target: Float[Tensor, "B P 2"], aside_first: bool = True
 ) -> Int64[Tensor, "B P"]:
-    """The move of each agent, of those of `moves` that walk, that leads to its target: first along x, then along z, or else z first."""
+    """The move of each agent, of those of `moves` that walk, that leads to its target: first along x, then along z, or else z first.
+
+    Who cannot step to both sides turns to where it has to go (`_turning`).
+    """
     away = target - state.place
     first, last = (0, 1) if aside_first else (1, 0)
     # A little more than half a step: at exactly half, rounding would send it to and fro.
@@ -94,14 +159,29 @@ def towards(
     want = away * along
     angle = state.heading * math.radians(world.turn)
     ahead, aside = torch.stack([angle.sin(), angle.cos()], -1), torch.stack([angle.cos(), -angle.sin()], -1)
+    if not {"left", "right"} <= set(moves):
+        # Straight there, but along the axes where turns are coarse: zigzags could come too near to what stands beside the target.
+        want = want if world.turn > 45 else away
+        return _turning(world, moves, (want * ahead).sum(-1), (want * aside).sum(-1))
     ways = {"forward": ahead, "back": -ahead, "right": aside, "left": -aside}
     gains = [(ways[name] * want).sum(-1) if name in ways else torch.full_like(want[..., 0], -torch.inf) for name in moves]
     return torch.stack(gains, -1).argmax(-1)
 
 
+def _turning(world: World, moves: tuple[str, ...], ahead: Float[Tensor, "B P"], aside: Float[Tensor, "B P"]) -> Int64[Tensor, "B P"]:
+    """Forward, for those whose way is ahead as nearly as turns can make it; for the others the shorter turn of those there are."""
+    angle = torch.atan2(aside, ahead)
+    left, right = (moves.index(name) if name in moves else -1 for name in ("turn_left", "turn_right"))
+    turn = torch.where(angle < 0, left if left >= 0 else right, right if right >= 0 else left)
+    # A little more than half a turn: at exactly half, rounding would send it to and fro. At least 5 degrees: who turns to one side alone
+    # would go all the way round whenever it is past its aim.
+    enough = math.radians(max(0.505 * world.turn, 5.0))
+    return torch.where(angle.abs() <= enough, moves.index("forward"), turn)
+
+
 def scene(world: World, state: WorldState, index: int, spots: Sequence[Spot], when: str, words: str) -> Scene:
     """What every agent sees, as boxes, one for every run of a colour in a row; the rooms from above with the spots; what happens."""
-    state = WorldState(*(_row(field, index) for field in state))
+    state = one_game(state, index)
     views, side = world.look(state, Camera(VIEW)).pixels[0].numpy(), 0.6 / world.agents
     marks = []
     for seat, view in enumerate(views):
@@ -148,8 +228,12 @@ def _plan(world: World, state: WorldState, spots: Sequence[Spot]) -> list[Mark]:
     return marks
 
 
-def _row(field: Any, index: int) -> Any:
+def one_game(state: WorldState, index: int) -> WorldState:
     """One game of a batch, on the CPU."""
+    return WorldState(*(_row(field, index) for field in state))
+
+
+def _row(field: Any, index: int) -> Any:
     if isinstance(field, Slots):
         return Slots(*(_row(part, index) for part in field))
     return field[index : index + 1].cpu()

@@ -28,8 +28,8 @@ ACTIONS = ("stay", "forward", "back", "left", "right", "turn_left", "turn_right"
 FORWARD, BACK, LEFT, RIGHT, TURN_LEFT, TURN_RIGHT, LOOK_UP, LOOK_DOWN, LIFT, OPEN = range(1, len(ACTIONS))
 # Left, near, right, far, in metres.
 Rectangle = tuple[float, float, float, float]
-# How steeply one can look, in degrees.
-STEEPEST = 60.0
+# How much one looks up or down at a time, and how steeply one can, in degrees.
+LOOK, STEEPEST = 15.0, 60.0
 # "In front" is within some 37 degrees of straight ahead: the square of the cosine.
 AHEAD = 0.64
 # The radius of the largest thing that can be lifted, and the gaps between it, who puts it down and who carries it.
@@ -43,9 +43,9 @@ HAIR = (0.2, 0.17, 0.15)
 
 
 class WorldState(NamedTuple):
-    """place: (x, z). heading, tilt: yaw and pitch, in turns of the world. holder: who holds each thing, or -1. inside: which crate, or -1.
+    """place: (x, z). heading: yaw, in turns of the world. tilt: pitch, in steps of `LOOK` degrees. holder: who holds each thing, or -1.
 
-    things: as slots; of what is held, where it was lifted from. opened: of each of the C crates.
+    inside: which crate, or -1. things: as slots; of what is held, where it was lifted from. opened: of each of the C crates.
     """
 
     place: Float[Tensor, "B P 2"]
@@ -84,8 +84,7 @@ def four_rooms(side: float = 5.0, door: float = 1.4, thickness: float = 0.2) -> 
 class World:
     """walls: what they cover of the floor. height: of the rooms. agents: P. crates: C. radius: of a body. eye: its height. step: metres.
 
-    turn: degrees, of turning as of looking up and down. reach: how far from one's body what one lifts or opens may be. floor, ceiling,
-    paint: colours, the last one of the walls.
+    turn: degrees. reach: how far from one's body what one lifts or opens may be. floor, ceiling, paint: colours, the last one of the walls.
     """
 
     walls: tuple[Rectangle, ...]
@@ -114,7 +113,8 @@ class World:
             raise ValueError(f"eye is {self.eye}; want a height above 0 and below the ceiling's {self.height}")
         if not 0.0 < self.step <= 2 * self.radius:
             raise ValueError(f"step is {self.step}; want above 0, at most twice the radius of {self.radius}, lest it lead through a wall")
-        if not 1.0 <= self.turn <= 90.0 or 360.0 % self.turn:
+        # With a tolerance, for 360 is not 150 times what a computer takes for 2.4.
+        if not 1.0 <= self.turn <= 90.0 or abs(360 / self.turn - round(360 / self.turn)) > 1e-6:
             raise ValueError(f"turn is {self.turn}; want degrees from 1 to 90 that divide 360")
         if not 0.0 < self.reach <= 10.0:
             raise ValueError(f"reach is {self.reach}; want above 0, up to 10 metres")
@@ -164,7 +164,7 @@ class World:
         """What comes of everyone's action: first all walk and turn, then those lift, put down and open who do so where they stand."""
         turns = (action == TURN_RIGHT).long() - (action == TURN_LEFT).long()
         looks = (action == LOOK_UP).long() - (action == LOOK_DOWN).long()
-        steepest = int(STEEPEST / self.turn)
+        steepest = int(STEEPEST / LOOK)
         state = state._replace(
             place=self._walk(state, action),
             heading=(state.heading + turns) % round(360 / self.turn),
@@ -194,8 +194,23 @@ class World:
 
     def eyes(self, state: WorldState) -> Eyes:
         x, z = state.place.unbind(-1)
-        turn = math.radians(self.turn)
-        return Eyes(torch.stack([x, torch.full_like(x, self.eye), z], -1), state.heading * turn, state.tilt * turn)
+        yaw, pitch = state.heading * math.radians(self.turn), state.tilt * math.radians(LOOK)
+        return Eyes(torch.stack([x, torch.full_like(x, self.eye), z], -1), yaw, pitch)
+
+    def has_in_view(self, state: WorldState, camera: Camera, points: Float[Tensor, "B P Q 3"]) -> Bool[Tensor, "B P Q"]:
+        """Whether points are in each agent's picture and behind no wall. Things do not count: they may be in the way."""
+        ahead, pitch = self._ahead(state)[:, :, None], state.tilt[..., None] * math.radians(LOOK)
+        away = points[..., ::2] - state.place[:, :, None]
+        level = away[..., 0] * ahead[..., 0] + away[..., 1] * ahead[..., 1]
+        aside = away[..., 0] * ahead[..., 1] - away[..., 1] * ahead[..., 0]
+        up = points[..., 1] - self.eye
+        depth, high = level * pitch.cos() + up * pitch.sin(), up * pitch.cos() - level * pitch.sin()
+        edge = depth * camera.spread
+        return (depth > 0) & (aside.abs() <= edge) & (high.abs() <= edge) & self._no_wall_before(state, away)
+
+    def slot_count(self, things: int) -> int:
+        """Of all that there is to see, where there are so many things: the largest number in a segmentation."""
+        return 2 + len(self.walls) + things + self.crates + (3 * self.agents if self.agents > 1 else 0)
 
     def slots(self, state: WorldState) -> Slots:
         """Everything there is to see: floor, ceiling, walls; things, the lids of the crates; the bodies, where there are several agents."""
@@ -255,11 +270,17 @@ class World:
 
     def _no_wall_before(self, state: WorldState, away: Float[Tensor, "B P Q 2"]) -> Bool[Tensor, "B P Q"]:
         """Whether the straight line from each agent to places that are so far away meets no wall."""
+        enters, leaves = self._crossings(state, away)
+        return ~((enters <= leaves) & (leaves >= 0) & (enters <= 1)).any(-1)
+
+    def _crossings(
+        self, state: WorldState, away: Float[Tensor, "B P Q 2"]
+    ) -> tuple[Float[Tensor, "B P Q walls"], Float[Tensor, "B P Q walls"]]:
+        """How many times `away` from each agent a straight line comes into each wall, and out of it: in after out, where it misses."""
         corners, place = constant(self.walls, away.device), state.place[:, :, None, None]
         over = 1 / torch.where(away.abs() > TINY, away, TINY)[..., None, :]
         low, high = (corners[:, :2] - place) * over, (corners[:, 2:] - place) * over
-        enters, leaves = torch.minimum(low, high).amax(-1), torch.maximum(low, high).amin(-1)
-        return ~((enters <= leaves) & (leaves >= 0) & (enters <= 1)).any(-1)
+        return torch.minimum(low, high).amax(-1), torch.maximum(low, high).amin(-1)
 
     def _costs(self, state: WorldState) -> Float[Tensor, "B P N"]:
         """The square of the distance of each thing; infinity for what is not in front, in reach, in sight and nobody's."""
@@ -287,7 +308,10 @@ class World:
         numbers = torch.arange(things.kind.shape[1], device=wants.device)
         is_empty = ~(state.inside[:, :, None] == numbers).any(1)
         is_open = torch.nn.functional.pad(state.opened, (0, len(numbers) - self.crates))
+        tall = (things.size[..., 1][:, None] * held).sum(2)
         has_room = radius[..., None] <= _flat(things.size).amin(-1)[:, None]
+        # It stands as thick as a lid above the crate's bottom, and has to end below the lid.
+        has_room &= 2 * tall[..., None] <= (2 * things.size[..., 1] - LID)[:, None]
         into = crate & wants[..., None] & (is_empty & is_open)[:, None] & has_room
         # Of several who put something into the same crate, the first seat does.
         into = into & (into.cumsum(1) == 1)
@@ -315,12 +339,26 @@ class World:
         return state._replace(things=things._replace(position=position), holder=torch.where(lies, -1, state.holder), inside=inside)
 
     def _things_as_they_are(self, state: WorldState) -> Slots:
-        """What is held is before its holder's chest."""
+        """What is held is before its holder's chest, but on its holder's side of walls."""
         things, held = state.things, _held(state, self.agents)
-        reach = (self.radius + _radius(things) + 3 * GAP)[:, None, :, None]
-        x, z = (state.place[:, :, None] + self._ahead(state)[:, :, None] * reach).unbind(-1)
-        before = torch.stack([x, torch.full_like(x, 0.75 * self.eye), z], -1) * held[..., None]
+        # [B, P], since nobody holds two.
+        radius = (_radius(things)[:, None] * held).sum(2)
+        reach = torch.minimum(self.radius + radius + 3 * GAP, self._gap_ahead(state))
+        centre = state.place + self._ahead(state) * reach[..., None]
+        # Where it would be in walls it is moved out of them.
+        corners = constant(self.walls, centre.device)
+        out = centre[..., None, :] - torch.minimum(torch.maximum(centre[..., None, :], corners[:, :2]), corners[:, 2:])
+        gap = _square(out).sqrt().clamp(min=TINY)
+        push = out * ((radius[..., None] - gap).clamp(min=0) / gap)[..., None]
+        x, z = (centre + push.clamp(min=0).amax(2) + push.clamp(max=0).amin(2)).unbind(-1)
+        before = torch.stack([x, torch.full_like(x, 0.75 * self.eye), z], -1)[:, :, None] * held[..., None]
         return things._replace(position=torch.where(held.any(1)[..., None], before.sum(1), things.position))
+
+    def _gap_ahead(self, state: WorldState) -> Float[Tensor, "B P"]:
+        """Metres straight ahead of each agent's middle to just before the first wall."""
+        enters, leaves = self._crossings(state, self._ahead(state)[:, :, None])
+        meets = (enters <= leaves) & (leaves >= 0)
+        return torch.where(meets, enters, torch.inf).amin(-1)[..., 0] - 1e-3
 
     def _lids(self, state: WorldState) -> Slots:
         """A closed lid lies on its crate; an open one stands behind it, on the side of the crate's own z axis."""

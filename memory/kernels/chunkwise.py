@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from memory.kernels.choice import triton_version
+
 # A power of two, for halving. Longer chunks spend more within chunks than they save between them.
 CHUNK = 32
 
@@ -51,18 +53,30 @@ def delta_scan(
 def _scan(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    steps, dtype = q.shape[1], state.dtype
-    if steps == 0:
-        return v.to(dtype), state
+    q, k, v = (side.to(state.dtype) for side in (q, k, v))
+    beta, log_g = (None if side is None else side.to(state.dtype) for side in (beta, log_g))
+    if q.shape[1] == 0:
+        return v, state
+    fast = triton_version("chunkwise", state)
+    if fast is None:
+        return _scan_plainly(q, k, v, beta, log_g, state, reset)
+    o, after = fast.gated_scan(q, k, v, log_g, state, reset) if beta is None else fast.delta_scan(q, k, v, beta, log_g, state, reset)
+    return o, after
+
+
+def _scan_plainly(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
+) -> tuple[Tensor, Tensor]:
+    steps = q.shape[1]
     if log_g is None:
         log_g = q.new_zeros(1, 1, 1, 1).expand(*q.shape[:3], 1)
     # Autocast would round the products.
     with torch.autocast(q.device.type, enabled=False):
-        log_g = log_g.to(dtype).masked_fill(reset[:, :, None, None], -torch.inf)
+        log_g = log_g.masked_fill(reset[:, :, None, None], -torch.inf)
         if steps == 1:
-            return _step(q.to(dtype), k.to(dtype), v.to(dtype), beta, log_g, state)
+            return _step(q, k, v, beta, log_g, state)
         chunk = min(CHUNK, 1 << (steps - 1).bit_length())
-        q, k, v, log_g = (_in_chunks(side.to(dtype), chunk) for side in (q, k, v, log_g))
+        q, k, v, log_g = (_in_chunks(side, chunk) for side in (q, k, v, log_g))
         since_first = log_g.cumsum(-2).exp()
         to_last = _sums_after(log_g).exp()
         kept = k * to_last
@@ -70,7 +84,7 @@ def _scan(
         within = _scores(q, k, log_g)
         corrections: tuple[Tensor, ...] = ()
         if beta is not None:
-            beta = _in_chunks(beta.to(dtype)[..., None], chunk)
+            beta = _in_chunks(beta[..., None], chunk)
             # Below the diagonal; the solver takes the diagonal for ones.
             overlap = beta * _scores(k, k, log_g)
             u = torch.linalg.solve_triangular(overlap, beta * torch.cat([v, k * since_first], -1), upper=False, unitriangular=True)
@@ -90,7 +104,7 @@ def _step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor, s
     state = log_g[:, 0, :, :, None].exp() * state
     q, k, v = q[:, 0, :, :, None], k[:, 0, :, :, None], v[:, 0]
     if beta is not None:
-        v = beta[:, 0, :, None].to(v.dtype) * (v - (k * state).sum(-2))
+        v = beta[:, 0, :, None] * (v - (k * state).sum(-2))
     state = torch.addcmul(state, k, v[..., None, :])
     return (q * state).sum(-2)[:, None], state
 

@@ -4,6 +4,7 @@ On a machine without a GPU the kernels run in Triton's interpreter, which must b
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from memory import gru, lstm
-from memory.kernels import choice, scan
+from memory.kernels import choice, chunkwise, scan
+from memory.titans import Miras, MirasState, TitansLinearConfig, _Inputs
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -26,7 +28,7 @@ else:
 triton = pytest.importorskip("triton", reason="Triton exists for Linux alone")
 interpreter = pytest.importorskip("triton.runtime.interpreter")
 
-from memory.kernels import gru_triton, lstm_triton, scan_triton  # noqa: E402
+from memory.kernels import chunkwise_triton, gru_triton, lstm_triton, scan_triton, titans_linear_triton  # noqa: E402
 
 
 def luck(seed):
@@ -44,13 +46,14 @@ def resets(seed, *shape):
 @dataclass(frozen=True)
 class Kernel:
     """fast and plain take the same inputs: what `inputs` makes of (rows, steps, width). operator: what torch sees of fast, called by the
-    name in the table, with `flags` after the inputs."""
+    name in the table, with `flags` after the inputs, or with what `arguments` makes of these."""
 
     fast: Callable
     plain: Callable
     inputs: Callable
     operator: Callable
     flags: tuple = ()
+    arguments: Callable = lambda *inputs: inputs
 
 
 def linear(rows, steps, width):
@@ -72,12 +75,110 @@ def lstm_inputs(rows, steps, width):
     return normal(2, steps, rows, 4 * width), normal(3, rows, width), normal(4, rows, width), resets(5, steps, rows), weight
 
 
+def gated(decays):
+    """decays: how many each head has, of a width; None for none.
+
+    Rows and heads are programs of their own, which the interpreter runs one after another: two heads, and two rows of few steps, tell. So
+    do two chunks of 16 steps and what of the steps is left over.
+    """
+
+    def inputs(rows, steps, width):
+        steps = min(steps, 32 + steps % 16)
+        shape, values = (min(rows, 2) if steps <= 2 else 1, steps, 2), width + 1
+        q, k, v = normal(1, *shape, width), normal(2, *shape, width) / width**0.5, normal(3, *shape, values)
+        log_g = None if decays is None else -normal(4, *shape, decays(width)).abs()
+        return q, k, v, log_g, normal(5, shape[0], 2, width, values), resets(24, *shape[:2])
+
+    return inputs
+
+
+def delta(decays):
+    def inputs(rows, steps, width):
+        q, k, v, *others = gated(decays)(rows, steps, width)
+        return q, torch.nn.functional.normalize(k, dim=-1), v, 2 * torch.sigmoid(normal(7, *k.shape[:3])), *others
+
+    return inputs
+
+
+def without_beta(q, k, v, *others):
+    return q, k, v, None, *others
+
+
+def gated_kernel(decays):
+    return Kernel(chunkwise_triton.gated_scan, chunkwise.gated_scan, gated(decays), chunkwise_triton._forward, (True,), without_beta)
+
+
+def delta_kernel(decays):
+    return Kernel(chunkwise_triton.delta_scan, chunkwise.delta_scan, delta(decays), chunkwise_triton._forward, (True,))
+
+
+def titans(with_momentum):
+    """Chunks of 4 steps, of which the state's is open in the first row; the second's ended with the state's last step."""
+
+    def inputs(rows, steps, width):
+        # As above: few rows, a window of 16 steps and some, and not all blocks of a wide head.
+        rows, steps, width = min(rows, 2) if steps <= 2 else 1, min(steps, 16 + steps % 16 // 2), min(width, 40)
+        shape, state = (rows, 2, steps), (rows, 2, width * width)
+        q, k = (torch.nn.functional.normalize(normal(seed, *shape, width), dim=-1) for seed in (1, 2))
+        kept, carried, rate = torch.sigmoid(normal(4, 3, *shape) + 1)
+        gates = kept.log(), carried.log() if with_momentum else None, 0.5 * rate
+        first, weights = normal(5, 2, width * width) / width**0.5, normal(6, *state) / width**0.5
+        phase = torch.tensor([3, 0])[:rows]
+        anchor = torch.where(phase[:, None, None] == 0, weights, normal(7, *state) / width**0.5)
+        momentum = normal(8, *state) / width**0.5 if with_momentum else None
+        v, reset = normal(3, *shape, width), resets(24, rows, steps)
+        return q, k, v, *gates, first, anchor, weights, momentum, phase, reset, 4
+
+    return inputs
+
+
+def titans_plain(q, k, v, log_keep, log_momentum, rate, first, anchor, weights, momentum, phase, reset, chunk_length):
+    heads, width = q.shape[1], q.shape[3]
+    memory = Miras(TitansLinearConfig(heads * width, heads=heads, chunk_length=chunk_length, momentum=momentum is not None))
+    gates = log_keep, rate if log_momentum is None else log_momentum, rate, rate
+    state = MirasState(anchor, weights, momentum, q.new_zeros(len(q), 3, 3 * heads * width), phase)
+    recalled, (*matrices, _, phase) = memory._recall_and_learn(_Inputs(q, k, v, *gates), first, state, reset)
+    return recalled, *matrices, phase
+
+
+def titans_operands(q, k, v, log_keep, log_momentum, rate, first, anchor, weights, momentum, phase, reset, chunk_length, learns):
+    by_step = each(lambda x: x.detach().transpose(1, 2).requires_grad_(), (q, k, v, log_keep, log_momentum, rate))
+    began, after = titans_linear_triton._clocks(phase, reset, chunk_length)
+    return *by_step, first, anchor, weights, momentum, reset, began, after == 0, learns
+
+
+def titans_kernel(with_momentum):
+    inputs = titans(with_momentum)
+    return Kernel(titans_linear_triton.learn, titans_plain, inputs, titans_linear_triton._forward, (True,), titans_operands)
+
+
 KERNELS = {
     "linear_scan": Kernel(scan_triton.linear_scan, scan.linear_scan, linear, scan_triton._linear_scan),
     "log_sum_scan": Kernel(scan_triton.log_sum_scan, scan.log_sum_scan, log_sum, scan_triton._log_sum_scan),
     "gru": Kernel(gru_triton.gru_sequence, gru.gru_sequence, gru_inputs, gru_triton._forward, (True,)),
     "lstm": Kernel(lstm_triton.lstm_sequence, lstm.lstm_sequence, lstm_inputs, lstm_triton._forward, (True,)),
+    "gated_scan": gated_kernel(None),
+    "gated_scan, decay per head": gated_kernel(lambda width: 1),
+    "gated_scan, decay per key": gated_kernel(lambda width: width),
+    "delta_scan": delta_kernel(None),
+    "delta_scan, decay per key": delta_kernel(lambda width: width),
+    "titans_linear": titans_kernel(True),
+    "titans_linear without momentum": titans_kernel(False),
 }
+
+
+def each(change, inputs):
+    """The tensors among the inputs changed."""
+    return [change(x) if isinstance(x, torch.Tensor) else x for x in inputs]
+
+
+def learned(inputs):
+    """The inputs of which there are gradients, from now on."""
+    return [x.requires_grad_() for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
+
+
+def tensors(outputs):
+    return [outputs] if isinstance(outputs, torch.Tensor) else [x for x in outputs if x is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -103,11 +204,10 @@ def _poisoned():
 
 def run(function, inputs):
     """Outputs, then gradients of a random weighting of them, in double precision on the CPU."""
-    learned = [x.requires_grad_() for x in inputs if x.is_floating_point()]
-    outputs = function(*inputs)
-    outputs = [outputs] if isinstance(outputs, torch.Tensor) else [*outputs]
+    sources = learned(inputs)
+    outputs = tensors(function(*inputs))
     loss = sum((o * normal(10 + i, *o.shape).to(o)).sum() for i, o in enumerate(outputs))
-    return [x.detach().cpu().double() for x in [*outputs, *torch.autograd.grad(loss, learned)]]
+    return [x.detach().cpu().double() for x in [*outputs, *torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)]]
 
 
 @pytest.mark.usefixtures("_poisoned")
@@ -117,8 +217,8 @@ def run(function, inputs):
 def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, steps, width):
     kernel = KERNELS[name]
     inputs = kernel.inputs(rows, steps, width)
-    found = run(kernel.fast, [x.clone().to(DEVICE) for x in inputs])
-    wanted = run(kernel.plain, [x.double() if x.is_floating_point() else x for x in inputs])
+    found = run(kernel.fast, each(lambda x: x.clone().to(DEVICE), inputs))
+    wanted = run(kernel.plain, each(lambda x: x.double() if x.is_floating_point() else x, inputs))
     for mine, want in zip(found, wanted, strict=True):
         # Rounding adds up over 100 steps: relative to the largest number, since small ones are differences of large ones.
         torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5 * want.abs().max().item())
@@ -129,22 +229,61 @@ def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, step
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_says_the_same_when_nothing_is_to_be_learned(name, steps):
     kernel = KERNELS[name]
-    inputs = [x.to(DEVICE) for x in kernel.inputs(2, steps, 5)]
-    acting, learning = kernel.fast(*inputs), kernel.fast(*(x.requires_grad_(x.is_floating_point()) for x in inputs))
-    for found, wanted in zip(*(x if isinstance(x, tuple) else (x,) for x in (acting, learning)), strict=True):
+    inputs = each(lambda x: x.to(DEVICE), kernel.inputs(2, steps, 5))
+    acting = kernel.fast(*inputs)
+    learned(inputs)
+    learning = kernel.fast(*inputs)
+    for found, wanted in zip(tensors(acting), tensors(learning), strict=True):
         assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("_poisoned")
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_single_step_with_nothing_to_be_learned_is_the_plain_version(name):
+    kernel = KERNELS[name]
+    inputs = kernel.inputs(2, 1, 70)
+    # The first row starts anew.
+    (reset,) = (x for x in inputs if isinstance(x, torch.Tensor) and x.dtype == torch.bool)
+    reset.view(-1)[0], reset.view(-1)[1] = True, False
+    found = kernel.fast(*each(lambda x: x.to(DEVICE), inputs))
+    wanted = kernel.plain(*each(lambda x: x.double() if x.is_floating_point() else x, inputs))
+    for mine, want in zip(tensors(found), tensors(wanted), strict=True):
+        torch.testing.assert_close(mine.cpu().double(), want.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gated_scan, decay per head", "delta_scan, decay per key"])
+def test_nothing_of_before_a_reset_or_the_strongest_decay_is_left_by_a_matrix_kernel(name):
+    kernel = KERNELS[name]
+    inputs = each(lambda x: x.to(DEVICE), kernel.inputs(1, 20, 5))
+    *_, log_g, state, reset = inputs
+    reset[:] = torch.arange(20) == 13
+    log_g[:, 3] = -torch.inf
+    log_g[:, 5] *= 1e30
+    v = inputs[2]
+    learned(inputs)
+    o, after = kernel.fast(*inputs)
+    to_v, to_log_g, to_state = torch.autograd.grad(o[:, 5:].sum() + after.sum(), [v, log_g, state])
+    assert to_state.eq(0).all()
+    assert to_v[:, :5].eq(0).all()
+    assert to_log_g[:, [3, 5, 13]].eq(0).all()
+    assert to_log_g.isfinite().all()
+    to_v, to_state = torch.autograd.grad(kernel.fast(*inputs)[0][:, 13:].sum(), [v, state])
+    assert to_v[:, :13].eq(0).all()
+    assert to_v[:, 13:].ne(0).all()
+    assert to_state.eq(0).all()
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_an_operator_that_autograd_and_torch_compile_accept(name):
     kernel = KERNELS[name]
-    inputs = [x.to(DEVICE).requires_grad_(x.is_floating_point()) for x in kernel.inputs(2, 3, 5)]
-    torch.library.opcheck(kernel.operator, (*inputs, *kernel.flags))
+    inputs = each(lambda x: x.to(DEVICE), kernel.inputs(2, 3, 5))
+    learned(inputs)
+    torch.library.opcheck(kernel.operator, kernel.arguments(*inputs, *kernel.flags))
 
 
 def on_a_gpu(*inputs):
     """Tensors that say that they are on a GPU and hold nothing."""
-    return [torch.empty_like(x, device="cuda") for x in inputs]
+    return each(lambda x: torch.empty_like(x, device="cuda"), inputs)
 
 
 class HandedOverError(Exception):
@@ -178,3 +317,33 @@ def test_a_kernel_that_is_refused_says_why_once(monkeypatch):
         with pytest.warns(RuntimeWarning, match="Triton is not installed$"):
             assert choice.triton_version("scan", double) is None
     assert choice.triton_version("gru", hidden) is None
+
+
+COMPILE = """
+import torch, triton
+from memory.kernels import chunkwise_triton, titans_linear_triton
+
+def compile_all(module, names, settings):
+    for kernel in (getattr(module, name) for name in names):
+        arguments = kernel.arg_names
+        types = {"reset_in": "*i1", "ended_in": "*i1", "began_in": "*i32"} | dict.fromkeys(NUMBERS, "i32")
+        types = {name: "constexpr" if name in settings else types.get(name, "*fp32") for name in arguments}
+        constants = {(arguments.index(name),): settings[name] for name in arguments if name in settings}
+        source = triton.compiler.ASTSource(kernel, types, constants)
+        compiled = triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32), {"num_warps": settings["num_warps"]})
+        print(kernel.__name__, len(compiled.asm["cubin"]) > 0)
+
+NUMBERS = ("steps", "chunks", "windows", "levels", "rows", "batch")
+log_g, state = torch.empty(1, 1, 2, 9, device="meta"), torch.empty(1, 2, 9, 9, device="meta")
+settings = chunkwise_triton._settings(log_g, state) | {"LEARNS": True, "DELTA": True}
+compile_all(chunkwise_triton, ["_step_kernel", "_inverse_kernel", "_forward_kernel", "_backward_kernel"], settings)
+_, settings = titans_linear_triton._settings(log_g, log_g)
+compile_all(titans_linear_triton, ["_forward_kernel", "_backward_kernel"], settings | {"LEARNS": True})
+"""
+
+
+def test_the_matrix_kernels_compile_for_a_gpu_that_need_not_be_there(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    kernels = ["_step_kernel", "_inverse_kernel", "_forward_kernel", "_backward_kernel", "_forward_kernel", "_backward_kernel"]
+    assert done.stdout.splitlines() == [f"{kernel} True" for kernel in kernels], done.stderr

@@ -157,15 +157,30 @@ def test_rows_in_which_newtons_method_fails_are_played_step_by_step(kind, monkey
     torch.testing.assert_close(rough[1], wanted[1], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("guard", [False, True])
-def test_where_nothing_may_be_asked_only_the_guard_plays_step_by_step(guard, monkeypatch):
-    memory = mixer("lstm", scale=3.0, bound=4.0, iterations=1, guard=guard)
+@each_mixer
+def test_on_a_gpu_too_rows_in_which_newtons_method_fails_are_played_step_by_step(kind, monkeypatch):
+    monkeypatch.setattr("memory.pararnn._may_ask", lambda numbers: False)
+    memory = mixer(kind, scale=3.0, bound=4.0, iterations=1)
     x, reset = inputs(2, 50)
     gates = memory._gates(x, memory.start(2))
     wanted = memory._loop(gates, memory.start(2).units, reset)
+    torch.testing.assert_close(memory._solve(gates, memory.start(2).units, reset), wanted, rtol=0, atol=1e-13)
+
+
+@each_mixer
+def test_on_a_gpu_a_converged_trial_is_not_played_step_by_step_and_without_a_guard_nothing_is_asked(kind, monkeypatch):
     monkeypatch.setattr("memory.pararnn._may_ask", lambda numbers: False)
-    apart = (memory._solve(gates, memory.start(2).units, reset) - wanted).abs().max()
-    assert (apart < 1e-13) == guard
+    x, reset = inputs(2, 200, dtype=torch.float32)
+    found = []
+    for guard in (True, False):
+        memory = mixer(kind, scale=None, dtype=torch.float32, guard=guard)
+        with torch.no_grad():
+            memory.recurrence.copy_(5.0 * torch.randn(memory.recurrence.shape, generator=torch.Generator().manual_seed(1)))
+        wanted = memory._loop(memory._gates(x, memory.start(2)), memory.start(2).units, reset)
+        monkeypatch.setattr(memory, "_loop", no_loop)
+        found.append(memory(x, memory.start(2), reset)[0])
+        torch.testing.assert_close(found[-1], wanted[:, :, 0], rtol=0, atol=1e-5)
+    assert torch.equal(*found)
 
 
 @each_mixer
@@ -198,6 +213,11 @@ def test_recurrent_weights_never_leave_their_bound():
         ({"iterations": 0}, "ParaLSTMConfig.iterations is 0; want a whole number from 1 to 65,536"),
         ({"bound": 0.0}, "ParaLSTMConfig.bound is 0.0; want a number above 0 and at most 4"),
         ({"bound": 5.0}, "ParaLSTMConfig.bound is 5.0; want a number above 0 and at most 4"),
+        (
+            {"guard": False, "bound": 1.5},
+            "ParaLSTMConfig.guard is False with a bound of 1.5 and 6 iterations; want True, or a bound of at most 1",
+        ),
+        ({"guard": False, "iterations": 5}, "ParaLSTMConfig.guard is False .* at least 6 iterations"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(settings, message):

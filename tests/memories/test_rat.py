@@ -121,7 +121,7 @@ def test_without_queries_all_chunks_in_sight_weigh_the_same():
     reset = torch.zeros(1, 11, dtype=torch.bool)
     reset[0, 9] = True
     x, _ = inputs(1, 11, 4)
-    seen = memory.inspect(x, memory.start(1), reset)["attention"]
+    seen = memory.inspect(x, memory.start(1), reset)["chunk_attention"]
     half, third, quarter = [0.5, 0.5, 0, 0], [1 / 3] * 3 + [0], [0.25] * 4
     wanted = torch.tensor([[1, 0, 0, 0]] * 2 + [half] * 2 + [third] * 2 + [quarter] * 3 + [[1, 0, 0, 0]] * 2, dtype=torch.float64)
     for head in range(2):

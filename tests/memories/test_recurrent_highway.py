@@ -84,14 +84,14 @@ def test_a_window_of_one_step_recalls_that_step():
     torch.testing.assert_close(y[..., :WIDTH], y[..., WIDTH:])
 
 
-def test_what_attention_looked_at_stands_oldest_first_and_is_nothing_before_a_reset():
+def test_what_attention_looked_at_stands_newest_first_and_is_nothing_before_a_reset():
     memory = build(window=3)
     with torch.no_grad():
         # Without a query attention is uniform over whatever there is.
         memory.query.weight.zero_()
     x, reset = inputs(5, 5, (0, 4))
     seen = memory.inspect(x, memory.start(1), reset)["attention"][0]
-    wanted = [[0, 0, 1], [0, 1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3], [0, 0, 1]]
+    wanted = [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0]]
     torch.testing.assert_close(seen, torch.tensor(wanted, dtype=torch.float64))
 
 

@@ -104,6 +104,18 @@ def test_equal_scores_average_the_steps_that_are_seen():
     assert after.clock.tolist() == [5, 2]
 
 
+def test_the_window_is_empty_where_the_trial_is_younger():
+    memory = averaging(3)
+    x = torch.tensor([[1.0, 2.0, 6.0, 10.0]], dtype=torch.float64)[..., None]
+    with torch.no_grad():
+        memory.project.weight[1] = -1.0
+    for at, kept in ((0, [2.0, 6.0, 10.0]), (1, [2.0, 6.0, 10.0]), (2, [0.0, 6.0, 10.0]), (3, [0.0, 0.0, 10.0])):
+        reset = torch.arange(4)[None] == at
+        _, after = memory(x, memory.start(1), reset)
+        assert after.values.flatten().tolist() == kept
+        assert after.keys.flatten().tolist() == [-value for value in kept]
+
+
 def test_what_it_looks_at_is_told_by_how_long_ago_it_was():
     memory = averaging(2)
     reset = torch.tensor([[True, False, False, True, False]])

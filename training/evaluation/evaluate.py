@@ -236,7 +236,12 @@ def _play_scenario(
 ) -> Outcome:
     experiment = entrants.experiment
     seeds = seeds_of(suite.seed, Purpose.EVALUATION, trials)
-    played = [play(experiment.game, experiment.episodes, table.names, table.seats, table.occupants, seeds, READ_AFTER) for table in seated]
+    try:
+        played = [
+            play(experiment.game, experiment.episodes, table.names, table.seats, table.occupants, seeds, READ_AFTER) for table in seated
+        ]
+    except BadInput as problem:
+        raise BadInput(f"{contender.name} in scenario {scenario.name}: {problem}") from problem
     figures = [figures_of(experiment.game, each) for each in played]
     opposite = [name for seat, name in enumerate(seated[0].names) if seat not in seated[0].seats]
     is_script = len(opposite) == 1 and opposite[0] in scenario.seats and opposite[0] not in _fellows(entrants, contender.members[0])

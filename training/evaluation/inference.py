@@ -2,10 +2,11 @@
 
 What a linear map finds in a state, the agent's heads could find as well. States are [n, R, D]: n trials at R chosen rounds; any features
 will do, such as counts of what was seen so far, which tell how much of it the play itself gives away. Trials must be strangers: two that
-meet the same co-player by the same table would let a probe that was fitted on one recognise the other.
+meet the same co-player by the same table would let a probe that was fitted on one recognise the other. Twins, the same luck against
+several kinds, are kept together: a probe fitted on one of them would take the other for the same kind, and score below chance.
 
 Every probe is a ridge regression on features standardised by the rows it is fitted to, and judged on rows it has not seen, in each of
-`folds` parts of the rows in turn. Nothing is drawn: the same rows give the same numbers.
+`folds` parts of the trials in turn. Nothing is drawn: the same rows give the same numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def read_kind(
 ) -> Float[NDArray[Any], "R"]:
     """[R]: how often the co-player's kind is told from the state at each round, the mean over kinds (balanced accuracy).
 
-    kinds: a number for each trial's kind of co-player, K different ones; chance is 1 / K, however often each occurs. ridge: the penalty, as
+    kinds: a number for each trial's kind of co-player, K different ones; chance is 1 / K, however often each occurs. Every kind's trials
+    come in the same order of luck: the first of each kind are twins, and so are the second ones. ridge: the penalty, as
     a share of the number of rows fitted to. The probe regresses one indicator per kind, all kinds weighing the same, and takes the highest;
     a kind whose states lie between two others' on a line can be hidden from it. Raises ValueError for fewer than two kinds, for kinds with
     fewer trials than folds, for folds, a ridge or states out of range.
@@ -35,9 +37,9 @@ def read_kind(
         raise ValueError(f"kinds holds only {names.tolist()}; want at least two kinds to tell apart")
     if counts.min() < folds:
         raise ValueError(f"kinds holds {names[counts.argmin()]} in {counts.min()} trials; want at least as many as folds, {folds}")
-    # Each kind's trials go to the folds in turn.
+    # Each kind's trials go to the folds in turn, each kind's first to the first fold, so that twins go together.
     fold = np.empty(len(kind), int)
-    fold[np.argsort(kind, kind="stable")] = np.arange(len(kind)) % folds
+    fold[np.argsort(kind, kind="stable")] = np.concatenate([np.arange(count) % folds for count in counts])
     predicted, _ = _cross_predict(states, np.eye(len(names))[kind], fold, ridge, 1 / counts[kind])
     right = predicted.argmax(-1) == kind
     return np.stack([right[:, kind == number].mean(1) for number in range(len(names))]).mean(0)

@@ -34,7 +34,8 @@ MEANINGS = {
 
 class Played(NamedTuple):
     """names: who sat in each seat. seats: those that count as the contender's. log: of the whole trials. mind: {steps taken: [n, D]}, the
-    memory's state at those times, flattened. tables: [n, 5 or 21], the probabilities to cooperate of whoever sat opposite, if it has any.
+    memory's state at those times, flattened, where it has any. tables: [n, 5 or 21], the probabilities to cooperate of whoever sat opposite,
+    if it has any.
     """
 
     names: tuple[str, ...]
@@ -58,14 +59,17 @@ def play(
     table = rollout.start(seeds)
     group = next(number for number, group in enumerate(rollout.groups) if int(group.seats[0]) == seats[0])
     tables = _tables_opposite(rollout, table, seats)
-    mind, logs, done = {}, [], 0
+    mind: dict[int, Array] = {}
+    logs, done = [], 0
     for time in (*[time for time in times if 0 < time < rollout.trial_steps], rollout.trial_steps):
         table, log = rollout.play(table, time - done)
         logs.append(log)
         done = time
         if isinstance(rollout.occupants[group], Agent) and time < rollout.trial_steps:
             leaves = tree.named_leaves(table.states[group].memory).values()
-            mind[time] = torch.cat([leaf[: len(seeds)].flatten(1).float() for leaf in leaves], 1).numpy()
+            # A row for each trial; a clock is one number of it. Who carries nothing has nothing to read.
+            rows = [leaf[: len(seeds)].reshape(len(seeds), -1).float() for leaf in leaves]
+            mind |= {time: torch.cat(rows, 1).numpy()} if rows else {}
     rollout.finish(table)
     return Played(names, seats, tree.map_leaves(lambda *parts: torch.cat(parts), *logs), mind, tables)
 

@@ -1,7 +1,7 @@
 """Held-out scenarios for evaluation: versioned tables of who sits where. `SUITES` names them, as `module:function`.
 
 A suite's numbers can be compared only within its version: change a scenario, raise the version. No preset trains against a suite's
-co-players (tested); random ones are the exception, drawn anew from luck that no run trains on.
+co-players (tested), with two exceptions: random ones, drawn anew from luck that no run trains on, and the village of `donor_game_quick`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Suite:
         for scenario in self.scenarios:
             where = f"suite {self.name!r}, scenario {scenario.name!r}"
             if len(scenario.seats) != seat_count(game):
-                raise BadInput(f"{where} has {len(scenario.seats)} seats; this game has {seat_count(game)}")
+                raise BadInput(
+                    f"{where} seats {len(scenario.seats)}, {type(game).__name__} has {seat_count(game)} seats; "
+                    f"want a game of {len(scenario.seats)} seats or another suite, such as --suite together"
+                )
             if "" in scenario.seats:
                 raise BadInput(f"{where}: seat {scenario.seats.index('')} is empty; want a name in every seat")
         names = [scenario.name for scenario in self.scenarios]
@@ -159,7 +162,11 @@ def alone(experiment: Experiment) -> Suite:
 
 
 def donor_game(experiment: Experiment) -> Suite:
-    """A village of nothing but copies of the agent, then a third of the village among conditional, stingy and random villagers."""
+    """A village of nothing but copies of the agent, then a third of the village among conditional, stingy and random villagers.
+
+    In `village` half are image scorers who ask for half and give three quarters, and the others free riders: with 12 villagers that is
+    where `donor_game_quick` trains, and what it promises can be read.
+    """
     if not isinstance(experiment.game, DonorGame):
         raise BadInput("suite 'donor_game' is for the donor game; try --suite together")
     villagers = experiment.game.villagers
@@ -172,7 +179,9 @@ def donor_game(experiment: Experiment) -> Suite:
     }
     own = (FOCAL,) * (villagers // 3)
     scenarios = [Scenario(name, own + (who,) * (villagers - len(own))) for name, who in among.items()]
-    return Suite("donor_game", 1, (Scenario("themselves", (FOCAL,) * villagers), *scenarios))
+    scorers = ("image_scoring_villager:gives=0.75,threshold=0.5",) * (villagers // 2)
+    village = own + scorers + ("free_riding_villager",) * (villagers - len(own) - len(scorers))
+    return Suite("donor_game", 2, (Scenario("themselves", (FOCAL,) * villagers), Scenario("village", village), *scenarios))
 
 
 def coin_game(experiment: Experiment) -> Suite:

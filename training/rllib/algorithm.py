@@ -19,7 +19,6 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-from envs.chance import Purpose, seeds_of
 from training import metrics, tree
 from training.experiment import Experiment, spaces_of
 from training.rllib.learner import AgentLearner
@@ -53,6 +52,8 @@ class PopulationAlgorithm(Algorithm):
         self.experiment: Experiment = config.env_config["experiment"]
         # Iterations completed: the next one's number.
         self.completed = 0
+        # Of the curriculum, in the next iteration.
+        self.stage = self.experiment.curriculum.start
         self.report: dict[str, float] = {}
 
     def _setup_logdir(self) -> None:
@@ -60,7 +61,7 @@ class PopulationAlgorithm(Algorithm):
         self._logdir = tempfile.gettempdir()
 
     def training_step(self) -> None:
-        experiment, iteration = self.experiment, self.completed
+        experiment, iteration = self.experiment.at(self.stage), self.completed
         begin = time.perf_counter()
         sampled = self._sample(iteration)
         names = experiment.scheme.learners(experiment.game)
@@ -75,7 +76,11 @@ class PopulationAlgorithm(Algorithm):
         self.metrics.aggregate(learned, key="learners")
         end = time.perf_counter()
         self.completed = iteration + 1
-        self.report = metrics.means(metrics.merge([part.tally for part in sampled]))
+        tally = metrics.merge([part.tally for part in sampled])
+        self.report = metrics.means(tally)
+        if self.stage is not None:
+            self.report[f"curriculum/{experiment.curriculum.raises}"] = float(self.stage)
+            self.stage = experiment.curriculum.after(self.stage, self.experiment.game, tally)
         for name in names:
             for figure in ("entropy", "policy_loss", "value_loss", "kl", "gradient_norm", "learning_rate"):
                 self.report[f"learning/{name}/{figure}"] = float(self.metrics.peek(("learners", name, figure)))
@@ -92,17 +97,20 @@ class PopulationAlgorithm(Algorithm):
         self.env_runner.set_state(weights)
         workers = group.healthy_worker_ids()
         if not workers:
-            return [_checked(self.env_runner.sample(iteration=iteration, first=0, last=trials))]
+            return [_checked(self.env_runner.sample(iteration=iteration, first=0, last=trials, stage=self.stage))]
         shared = ray.put(weights)
         bounds = [trials * part // len(workers) for part in range(len(workers) + 1)]
         wanted = list(itertools.pairwise(bounds))
         results = group.foreach_env_runner(
-            [_playing(shared, iteration, first, last) for first, last in wanted], local_env_runner=False, remote_worker_ids=workers
+            [_playing(shared, iteration, first, last, self.stage) for first, last in wanted],
+            local_env_runner=False,
+            remote_worker_ids=workers,
         )
         done = {result.first: _checked(result) for result in results}
         for first, last in wanted:
             if first not in done:
-                done[first] = _checked(self.env_runner.sample_remotely(weights, iteration=iteration, first=first, last=last))
+                sampled = self.env_runner.sample_remotely(weights, iteration=iteration, first=first, last=last, stage=self.stage)
+                done[first] = _checked(sampled)
         return [done[first] for first, _ in wanted]
 
     def snapshot(self) -> Snapshot:
@@ -116,7 +124,7 @@ class PopulationAlgorithm(Algorithm):
             }
             for entry in state[COMPONENT_OPTIMIZER].values()
         }
-        return Snapshot(self.completed, weights, optimisers)
+        return Snapshot(self.completed, weights, optimisers, self.stage)
 
     def restore_snapshot(self, snapshot: Snapshot) -> None:
         state = self.learner_group.get_state(components=[COMPONENT_LEARNER])
@@ -127,23 +135,22 @@ class PopulationAlgorithm(Algorithm):
             entry["state"]["state"] = snapshot.optimisers.get(entry["module_id"], {})
         self.learner_group.set_state(state)
         self.completed = snapshot.iteration
+        self.stage = self.experiment.curriculum.start if snapshot.stage is None else snapshot.stage
 
 
 def build(experiment: Experiment) -> PopulationAlgorithm:
     """Starts Ray, if need be, and the algorithm with its runners and learners."""
     start_ray(experiment)
-    spaces = spaces_of(experiment)
-    seeds = seeds_of(experiment.seed, Purpose.PARAMETERS, len(spaces)).tolist()
     specs = {
         name: RLModuleSpec(
             module_class=AgentModule,
-            observation_space=observation,
-            action_space=action,
-            model_config={"agent": experiment.agent, "seed": seed},
+            observation_space=birth.observation_space,
+            action_space=birth.action_space,
+            model_config={"agent": experiment.agent, "seed": birth.seed, "first": birth.first},
         )
-        for (name, (observation, action)), seed in zip(spaces.items(), seeds, strict=True)
+        for name, birth in experiment.births().items()
     }
-    first = next(iter(spaces.values()))
+    first = next(iter(spaces_of(experiment).values()))
     gpu = 1 if experiment.device == "cuda" else 0
     config = (
         PopulationConfig(algo_class=PopulationAlgorithm)
@@ -151,7 +158,7 @@ def build(experiment: Experiment) -> PopulationAlgorithm:
         .environment(env=None, observation_space=first[0], action_space=first[1], env_config={"experiment": experiment})
         .env_runners(env_runner_cls=BatchedRunner, num_env_runners=experiment.runners)
         .learners(num_learners=experiment.learners, num_gpus_per_learner=gpu)
-        .multi_agent(policies=set(spaces), policy_mapping_fn=_nobody)
+        .multi_agent(policies=set(specs), policy_mapping_fn=_nobody)
         .training(learner_class=AgentLearner)
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
         .fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=RESTART_DELAY_S)
@@ -187,8 +194,8 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def _playing(weights: Any, iteration: int, first: int, last: int) -> Any:
-    return lambda runner: runner.sample_remotely(ray.get(weights), iteration=iteration, first=first, last=last)
+def _playing(weights: Any, iteration: int, first: int, last: int, stage: int | None) -> Any:
+    return lambda runner: runner.sample_remotely(ray.get(weights), iteration=iteration, first=first, last=last, stage=stage)
 
 
 class SamplingFailed(RuntimeError):

@@ -19,12 +19,17 @@ SEED, REWARD = "__seed__", "__reward__"
 
 
 class AgentModule(TorchRLModule):
-    """model_config: {"agent": AgentConfig, "seed": int}. observation_space: the role's own, without added fields."""
+    """model_config: {"agent": AgentConfig, "seed", "first": as `AgentConfig.build` takes them, the last if need be}.
+
+    observation_space: the role's own, without added fields.
+    """
 
     agent: Agent
 
     def setup(self) -> None:
-        self.agent = self.model_config["agent"].build(self.observation_space, self.action_space, self.model_config["seed"])
+        self.agent = self.model_config["agent"].build(
+            self.observation_space, self.action_space, self.model_config["seed"], self.model_config.get("first")
+        )
 
     def _forward_train(self, batch: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, Any]:
         """batch: the leaves of a `Batch`, by name. Returns what the loss needs."""

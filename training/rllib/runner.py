@@ -47,23 +47,24 @@ class BatchedRunner(EnvRunner, Checkpointable):
                 check_fits(name, occupant, roles[name], self.experiment.game)
             self.occupants[name] = occupant.to(self.experiment.device) if isinstance(occupant, torch.nn.Module) else occupant
 
-    def sample(self, *, iteration: int, first: int, last: int) -> Sampled:
-        """Plays trials first .. last-1 of an iteration.
+    def sample(self, *, iteration: int, first: int, last: int, stage: int | None = None) -> Sampled:
+        """Plays trials first .. last-1 of an iteration, at a stage of the experiment's curriculum.
 
         An exception would make RLlib restart the actor and go on without its result, so that a bug would look like a hang; it is
         brought home as text instead.
         """
         try:
-            seating = self.experiment.scheme.seat(self.experiment.game, self.experiment.trials, iteration).part(first, last)
-            lived, log, rollout = collect(self.experiment, seating, self.occupants, iteration, first)
+            played = self.experiment.at(stage)
+            seating = played.scheme.seat(played.game, played.trials, iteration).part(first, last)
+            lived, log, rollout = collect(played, seating, self.occupants, iteration, first)
             return Sampled(first, lived, metrics.tally(rollout, log))
         except Exception:
             return Sampled(first, {}, {}, traceback.format_exc())
 
-    def sample_remotely(self, weights: dict[str, Any], *, iteration: int, first: int, last: int) -> Sampled:
+    def sample_remotely(self, weights: dict[str, Any], *, iteration: int, first: int, last: int, stage: int | None = None) -> Sampled:
         """The same with these weights, and tensors that travel well (a transposed view would take its whole storage along)."""
         self.set_state(weights)
-        sampled = self.sample(iteration=iteration, first=first, last=last)
+        sampled = self.sample(iteration=iteration, first=first, last=last, stage=stage)
         return sampled._replace(lived=tree.map_leaves(lambda leaf: leaf.contiguous().cpu(), sampled.lived))
 
     def get_spaces(self) -> dict[str, Any]:

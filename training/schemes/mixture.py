@@ -66,7 +66,10 @@ class Mixture:
         seats, kind = [], []
         for pairing, share in zip(self.pairings, shares, strict=True):
             if len(pairing.seats) != seat_count(game):
-                raise ValueError(f"pairing {pairing.seats} has {len(pairing.seats)} seats; {type(game).__name__} has {seat_count(game)}")
+                raise ValueError(
+                    f"the scheme seats {len(pairing.seats)} ({pairing.kind}), {type(game).__name__} has {seat_count(game)} seats; "
+                    f"want a game of {len(pairing.seats)} seats or another scheme, such as scheme=self_play"
+                )
             row = torch.tensor([occupants.index(name) for name in pairing.seats])
             seats.append(row[_rotations(game, share, iteration)])
             kind.append(torch.full((share,), kinds.index(pairing.kind)))

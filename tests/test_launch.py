@@ -1,0 +1,36 @@
+"""What `launch.py list` prints."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from launch import main
+
+
+def listed(capsys: pytest.CaptureFixture[str], *kinds: str) -> list[str]:
+    assert main(["list", *kinds]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_list_fits_the_terminal(columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = listed(capsys)
+    assert max(map(len, lines)) <= columns
+    assert "  donor_game_in_quarters        The donor game with gifts of nothing, a quarter," in " ".join(lines)
+
+
+def test_every_entry_of_a_list_is_a_whole_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    entries = [line for line in listed(capsys) if line.startswith("  ")]
+    assert len(entries) > 150
+    assert [entry for entry in entries if not re.fullmatch(r"  \w+ +\S.*[^ .]\)?\.", entry)] == []
+    # Sentences that run over a line, that hold a full stop, and that are followed by others.
+    text = "\n".join(entries)
+    assert "and agents of other seeds of its preset.\n" in text
+    assert "by straight-through Gumbel-softmax (`training.messages`).\n" in text
+    assert "Repeated chicken with payoffs 3, 1, 4, 0 (Leibo et al. 2017).\n" in text
+    assert "(Press and Dyson 2012, eq. 14).\n" in text
+    assert "  coin_wanderer            Walks at random, onto coins or not.\n" in text
