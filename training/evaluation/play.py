@@ -33,9 +33,9 @@ MEANINGS = {
 
 
 class Played(NamedTuple):
-    """names: who sat in each seat. seats: those that count as the contender's. log: of the whole trials. mind: {steps taken: [n, D]}, the
-    memory's state at those times, flattened, where it has any. tables: [n, 5 or 21], the probabilities to cooperate of whoever sat opposite,
-    if it has any.
+    """names: who sat in each seat. seats: those that count as the contender's. log: of the whole trials. tables: [n, 5 or 21], the
+    probabilities to cooperate of whoever sat opposite, if it has any. mind: {steps taken: [n, D]}, the memory's state at those times,
+    flattened, where it has any.
     """
 
     names: tuple[str, ...]
