@@ -239,7 +239,10 @@ def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:
     # "none", which is nothing elsewhere, is a name like any other where a name is wanted.
     value = text if hint is str and text in _NAMED_VALUES else _parse(text)
     try:
-        return _checked(_as_list(text, hint) if _kind_of_list(hint) and not is_bearable(value, hint) else value, hint, where)
+        # A single number is one, where either will do, before it is a list of one.
+        is_single = float in typing.get_args(hint) and isinstance(value, int | float)
+        wants_list = _kind_of_list(hint) and not is_single and not is_bearable(value, hint)
+        return _checked(_as_list(text, hint) if wants_list else value, hint, where)
     except BadInput as error:
         told = text if isinstance(value, tuple) else repr(value)
         such = f", such as {_as_typed(now)}" if isinstance(now, tuple) and now else ""
