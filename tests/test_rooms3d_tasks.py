@@ -121,7 +121,7 @@ def test_the_limit_that_a_message_asks_for_is_accepted(name: str, field: str) ->
         replace(GAMES[name], **{field: wanted - 1})
 
 
-@pytest.mark.parametrize("turn", [1.2, 15.0, 20.0, 40.0, 45.0, 60.0, 72.0, 90.0])
+@pytest.mark.parametrize("turn", [3.6, 15.0, 20.0, 40.0, 45.0, 60.0, 72.0, 90.0])
 @pytest.mark.parametrize("moves", [WALKS, TURNS, ("stay", "forward", "turn_right"), ("stay", "forward", "right", "turn_left")])
 def test_who_follows_the_answers_finds_what_is_hidden(moves: tuple[str, ...], turn: float) -> None:
     for game in (hidden_object_small(), replace(hidden_object(), delay=(0, 1), show=1)):
