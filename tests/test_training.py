@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import signal
 import subprocess
@@ -120,7 +119,7 @@ def rising_with(*assignments: str) -> Experiment:
     """A curriculum that rises after some iterations and not after others."""
     game = "game=match_to_sample:n=9,curriculum=many"
     learns = ("scheme=self_play", "algorithm=supervised:learning_rate=0.01,minibatches=2", "agent.acts=best", "trials=32", "iterations=8")
-    return experiment_with(game, *learns, "curriculum.raises=n", "curriculum.above=0.55", *assignments)
+    return experiment_with(game, *learns, "curriculum.raises=n", "curriculum.above=0.48", *assignments)
 
 
 @pytest.mark.parametrize("runners", [0, 1, 2])
@@ -129,8 +128,7 @@ def test_a_curriculum_rises_as_in_the_plain_loop_whoever_samples_and_after_resum
     for _ in range(8):
         trainer.train()
         stages.append(trainer.stage)
-    rises = {later - before for before, later in itertools.pairwise(stages)}
-    assert rises == {0, 1}
+    assert stages == [2, 3, 3, 4, 4, 4, 5, 5]
     run = Run.create(rising_with(f"runners={runners}"), tmp_path)
     run.save_checkpoint(trained(run.experiment, 5), 0.0)
     assert run.load_checkpoint().stage == stages[4]
