@@ -25,11 +25,12 @@ reset, and the state holds W_c. Miras' four choices, and who makes which:
 Memora's published form, W_t = softmax(keep log W_{t-1} - theta grad), is this one: the softmax forgets what the logarithm adds to a row.
 Departures, all so that neither the inner nor the outer descent breaks out: the 1 in Moneta's norm (without it W grows as A is forgotten),
 the smoothed sign sgn(e) = tanh(10 e), constants in the denominators of the normalisations, of which LayerNorm's is large (0.1: over a
-narrow head it would else be a sign, and the inner descent chaotic), and a small largest theta. The gradients of a chunk are all taken at
-W_c and add up: with 16 of them, momentum over 4 steps and theta up to 0.1, keys that are alike make the mlp overshoot, and as initialised
-two ways of computing 257 steps in single precision part by 0.02. With theta up to 0.02 they part by 1e-6. A longer chunk wants a smaller
-rate; the law holds in single precision only as far as the descent is not chaotic. Gates are one number per head (Miras has one per
-channel). q, k and v come from a causal convolution over 4 steps and SiLU, q and k of length 1; what is recalled is normalised and gated.
+narrow head it would else be a sign, and the inner descent chaotic), and a largest theta of 0.02 where W = A is an mlp. The gradients of a
+chunk are all taken at W_c and add up: with 16 of them and theta up to 0.1, keys that are alike make it overshoot, and as initialised two
+ways of computing 257 steps in single precision part by 0.02 (Titans) and 0.005 (Yaad). With theta up to 0.02, or chunks of 4, they part by
+1e-6. So a longer chunk wants a smaller rate: where the descent is chaotic the law holds in exact arithmetic alone. Gates are one number per
+head (Miras has one per channel). q, k and v come from a causal convolution over 4 steps and SiLU, q and k of length 1; what is recalled is
+normalised and gated.
 
 Every gradient is a sum of outer products, so that y_t with the retention `decay` is attention within the chunk and the weights of single
 steps are never made. The other retentions make them: C copies of the weights per row while learning.
@@ -90,7 +91,7 @@ class MirasConfig:
     retention: str = "decay"
     momentum: bool = True
     expansion: int = 4
-    rate: float = 0.02
+    rate: float = 0.1
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -116,6 +117,7 @@ class MirasConfig:
 @dataclass(frozen=True)
 class TitansConfig(MirasConfig):
     __doc__ = MirasConfig.__doc__
+    rate: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class YaadConfig(MirasConfig):
     __doc__ = MirasConfig.__doc__
     loss: str = "huber"
     momentum: bool = False
+    rate: float = 0.02
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,20 @@ def test_a_long_trial_in_single_precision_may_be_split(name, cuts):
     assert_same(everything(memory, x, state, reset, cuts), everything(memory, x, state, reset, ()), 1e-5)
 
 
+@pytest.mark.slow
+@each_memory
+def test_a_long_trial_may_be_split_with_the_settings_and_weights_that_one_begins_with(name):
+    """Small memories with large weights hide what wide ones do as they are initialised."""
+    torch.manual_seed(4)
+    memory = load(MEMORIES[name])().build(INPUTS)
+    x, reset = inputs(4, 2, 257, torch.float32, resets=0.01)
+    reset[:, 0] = True
+    with torch.no_grad():
+        whole, after = memory(x, memory.start(2), reset)
+        split, after_split = fold(memory, x, memory.start(2), reset, [*range(1, 17), *range(18, 257, 12)])
+    assert_same({"y": split, **named_leaves(after_split)}, {"y": whole, **named_leaves(after)}, 1e-4)
+
+
 @each_memory
 def test_acting_without_gradients_gives_what_learning_recomputes(name):
     memory = build(name)

@@ -26,6 +26,15 @@ def in_words(seen: Mapping[str, Tensor]) -> list[str]:
     return [f"{place}: {words}" if place else words for place, words in said.items()]
 
 
+def folded(line: str, width: int) -> list[str]:
+    """A line of phrases in as many as it takes, no phrase cut where it fits."""
+    lines = [""]
+    for phrase in line.split("; "):
+        longer = f"{lines[-1]}; {phrase}" if lines[-1] else phrase
+        lines[-1:] = [longer] if len(longer) < width or not lines[-1] else [f"{lines[-1]};", f"  {phrase}"]
+    return lines
+
+
 def _phrases(found: Mapping[str, Tensor]) -> Iterable[str]:
     for name, values in found.items():
         match name:
@@ -42,7 +51,8 @@ def _phrases(found: Mapping[str, Tensor]) -> Iterable[str]:
                 yield f"recalled chunks {chunks}" if chunks else "recalled nothing yet"
             case "kept" if "position" in found:
                 gone = (found["position"][-1] - found["position"])[~values & (found["position"] >= 0)].tolist()
-                yield "evicted " + (", ".join(map(_ago, gone)) or "nothing")
+                if gone:
+                    yield "evicted " + ", ".join(map(_ago, gone))
             case "position" | "weights":
                 pass
             case _:

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from envs.face import draw
 from envs.game import Scene, seats_of
 from training import recording, tree
 from training.board import Board
-from training.looks import in_words
+from training.looks import folded, in_words
 from training.rollout import Rollout, Step
 from training.run import Run
 from training.settings import BadInput, nearest
@@ -29,6 +28,8 @@ from training.settings import BadInput, nearest
 STRIP_COLUMNS, FRAME = 10, 96
 # Up to how many choices all are told, and how many of more than that.
 SHOWN, LIKELIEST = 8, 4
+# Of what memories looked at, below its step.
+INDENT = 5
 
 
 def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool = False, look: bool = False) -> bool:
@@ -49,15 +50,14 @@ def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool
     for moment, row in zip(told, rows, strict=True):
         console.print(Text("  ".join(row).rstrip()), soft_wrap=True)
         for line in moment.looks:
-            console.print(Padding.indent(Text(line), 5))
+            for part in folded(line, console.width - INDENT):
+                console.print(Text(" " * INDENT + part), soft_wrap=True)
     for line in _with_nothing_to_show(rollout, seen, trial):
         console.print(Text(line), soft_wrap=True)
     board = Board(run.directory)
     if look:
-        header, rows = (
-            [*header, "what memories looked at"],
-            [[*row, "; ".join(moment.looks)] for moment, row in zip(told, rows, strict=True)],
-        )
+        header = [*header, "what memories looked at"]
+        rows = [[*row, "; ".join(moment.looks)] for moment, row in zip(told, rows, strict=True)]
     board.table(f"replay/{path.stem}/{trial}", header, rows)
     board.picture(f"replay/{path.stem}/{trial}", strip(told))
     board.close()
