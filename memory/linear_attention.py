@@ -5,17 +5,17 @@
     gated_linear      S_t = diag(g_t) S_{t-1} + k_t v_t^T,  g_t = sigmoid(W_2 W_1 x_t + b)^(1/16)
                                                                               Yang et al. 2023, sections 4.1 and 4.4
     delta_rule        S_t = (I - beta_t k_t k_t^T) a_t S_{t-1} + beta_t k_t v_t^T,  beta_t = sigmoid(W x_t)
-                      with q, k = silu(W x) of length one                     Yang et al. 2024, Parallelizing the Delta Rule (a_t = 1);
+                      with q, k, v = silu(convolution over time of W x), q and k then of length one
+                                                                              Yang et al. 2024, Parallelizing the Delta Rule (a_t = 1);
                       a_t = exp(-A softplus(W x_t + b)) where `decay` is set  Yang, Kautz and Hatamizadeh 2024, equation 10
     lightnet          z_t = log(exp z_{t-1} + exp k_t),  S_t = diag(exp(z_{t-1} - z_t)) S_{t-1} + exp(k_t - z_t) v_t^T,
                       so that each key channel is a softmax over time; q is silu(W x)      Qin et al. 2024, LightNet
 
 with o_t = S_t^T q_t where nothing else is said, H heads of width d = D / H for keys and values alike, and y_t = W_o o_t; all but the first
 have y_t = W_o (RMSNorm(o_t) * swish(gate)) with the norm over all heads at once. S is [keys, values], the transpose of some papers'.
-Left out: short convolutions over time.
 
-State per row: linear_attention layers D (d + 1), gated_linear and delta_rule layers D d, lightnet layers D (d + 1) numbers. A reset sets
-all to zero (z to the logarithm of nothing).
+State per row: linear_attention layers D (d + 1), gated_linear layers D d, delta_rule layers D (d + 3 (taps - 1)), lightnet layers D (d + 1)
+numbers. A reset sets all to zero (z to the logarithm of nothing).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import elu, logsigmoid, pad, silu, softplus
 
+from memory.convolution import CausalConvolution
 from memory.kernels.chunkwise import delta_scan, gated_scan
 from memory.kernels.scan import NOTHING, before, last, log_sum_scan, newest_weight
 from memory.memory import Memory, State, require_divisor, require_positive
@@ -73,12 +74,20 @@ class GatedLinearConfig(_Config):
 
 @dataclass(frozen=True)
 class DeltaRuleConfig(_Config):
-    """width: D. heads: H, which divides D. layers: residual blocks. decay: whether the whole memory also fades, by a learned gate."""
+    """width: D. heads: H, which divides D. layers: residual blocks. decay: whether the whole memory also fades, by a learned gate.
+
+    taps: of the convolution over time that q, k and v come from, each channel alone; 1 for none.
+    """
 
     decay: bool = False
+    taps: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("DeltaRuleConfig.taps", self.taps)
 
     def build(self, inputs: int) -> Stack:
-        return Stack(inputs, self.width, [DeltaRule(self.width, self.heads, self.decay) for _ in range(self.layers)])
+        return Stack(inputs, self.width, [DeltaRule(self) for _ in range(self.layers)])
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,13 @@ class LightNetConfig(_Config):
 
 class MatrixState(NamedTuple):
     matrix: Float[Tensor, "B H K V"]
+
+
+class DeltaState(NamedTuple):
+    """recent: the convolution's last inputs; None without one."""
+
+    matrix: Float[Tensor, "B H K V"]
+    recent: Float[Tensor, "B R Q"] | None
 
 
 class _Layer(Memory):
@@ -177,21 +193,33 @@ class GatedLinear(_Layer):
 class DeltaRule(_Layer):
     """One layer, from width D to width D."""
 
-    def __init__(self, width: int, heads: int, decay: bool) -> None:
+    def __init__(self, config: DeltaRuleConfig) -> None:
+        width, heads = config.width, config.heads
         super().__init__(width, heads)
         self.strength = nn.Linear(width, heads, bias=False)
         self.normal = _GatedOutput(width, nn.Linear(width, width))
-        self.decay = _Decay(width, heads) if decay else None
+        self.decay = _Decay(width, heads) if config.decay else None
+        self.convolution = CausalConvolution(3 * width, config.taps) if config.taps > 1 else None
+
+    @property
+    def state_size(self) -> int:
+        return super().state_size + (self.convolution.state_size if self.convolution else 0)
+
+    def start(self, batch_size: int) -> DeltaState:
+        return DeltaState(super().start(batch_size).matrix, self.convolution.start(batch_size) if self.convolution else None)
 
     def forward(
-        self, x: Float[Tensor, "B T E"], state: MatrixState, reset: Bool[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B T D"], MatrixState]:
-        q, k, v = self._project(x)
+        self, x: Float[Tensor, "B T E"], state: DeltaState, reset: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B T D"], DeltaState]:
+        mixed, recent = self.query_key_value(x), None
+        if self.convolution:
+            mixed, recent = self.convolution(mixed, state.recent, reset)
+        q, k, v = (self._by_heads(part) for part in mixed.chunk(3, -1))
         log_decay = None if self.decay is None else self.decay(x)[..., None]
-        o, matrix = delta_scan(_unit(silu(q)), _unit(silu(k)), v, self._strength(x), log_decay, state.matrix, reset)
-        return self.output(self.normal(o, x)), MatrixState(matrix)
+        o, matrix = delta_scan(_unit(silu(q)), _unit(silu(k)), silu(v), self._strength(x), log_decay, state.matrix, reset)
+        return self.output(self.normal(o, x)), DeltaState(matrix, recent)
 
-    def inspect(self, x: Float[Tensor, "B T E"], state: MatrixState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
+    def inspect(self, x: Float[Tensor, "B T E"], state: DeltaState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """strength: beta_t, how much of what the key recalled is replaced; decay, where set: a_t. Both [B, T, H]."""
         seen = {"strength": self._strength(x)}
         return seen if self.decay is None else seen | {"decay": self.decay(x).exp()}

@@ -51,6 +51,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from memory.convolution import CausalConvolution
 from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Stack
@@ -187,7 +188,7 @@ class Miras(Memory):
         self.shapes = [(d, d)] if config.network == "linear" else [(hidden, d), (d, hidden)]
         self.parameters_per_head = sum(rows * columns for rows, columns in self.shapes)
         self.project = nn.Linear(width, 3 * width, bias=False)
-        self.convolution = nn.Parameter(torch.empty(TAPS, 3 * width).uniform_(-(TAPS**-0.5), TAPS**-0.5))
+        self.convolution = CausalConvolution(3 * width, TAPS)
         self.gates = nn.Linear(width, 4 * heads)
         self.first_weights = nn.ParameterList(torch.empty(heads, *shape) for shape in self.shapes)
         self.norm = nn.RMSNorm(d, eps=LENGTH_EPS)
@@ -202,14 +203,13 @@ class Miras(Memory):
 
     @property
     def state_size(self) -> int:
-        return self.config.heads * self.parameters_per_head * (2 + self.config.momentum) + (TAPS - 1) * 3 * self.outputs + 1
+        return self.config.heads * self.parameters_per_head * (2 + self.config.momentum) + self.convolution.state_size + 1
 
     def start(self, batch_size: int) -> MirasState:
-        zeros = self.convolution.new_zeros
+        zeros = self.to_output.weight.new_zeros
         shape = (batch_size, self.config.heads, self.parameters_per_head)
         momentum = zeros(shape) if self.config.momentum else None
-        recent = zeros(batch_size, TAPS - 1, 3 * self.outputs)
-        return MirasState(zeros(shape), zeros(shape), momentum, recent, zeros(batch_size, dtype=torch.long))
+        return MirasState(zeros(shape), zeros(shape), momentum, self.convolution.start(batch_size), zeros(batch_size, dtype=torch.long))
 
     def forward(
         self, x: Float[Tensor, "B T D"], state: MirasState, reset: Bool[Tensor, "B T"]
@@ -262,15 +262,8 @@ class Miras(Memory):
 
     def _inputs(self, x: Tensor, state: MirasState, reset: Tensor) -> tuple[_Inputs, Float[Tensor, "B 3 E"]]:
         """What the steps bring, in the state's type, and the convolution's last inputs after them."""
-        dtype, steps = state.recent.dtype, x.shape[1]
-        past = torch.cat([state.recent, self.project(x).to(dtype)], 1)
-        step = torch.arange(steps, device=x.device).expand(reset.shape)
-        # How far back each step may look: to the last reset, or as far as the state goes.
-        reach = step - torch.cat([step.new_full((len(reset), 1), -TAPS), step.where(reset, -TAPS)], 1).cummax(1).values[:, 1:]
-        mixed = torch.zeros_like(past[:, :steps])
-        for lag, tap in enumerate(self.convolution):
-            there = past[:, TAPS - 1 - lag : TAPS - 1 - lag + steps]
-            mixed = mixed + tap * there.masked_fill((reach < lag)[..., None], 0.0)
+        dtype = state.recent.dtype
+        mixed, recent = self.convolution(self.project(x), state.recent, reset)
         q, k, v = (part.unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for part in functional.silu(mixed).chunk(3, -1))
         keep, momentum, rate, threshold = self.gates(x).to(dtype).transpose(1, 2).chunk(4, 1)
         inputs = _Inputs(
@@ -282,8 +275,7 @@ class Miras(Memory):
             self.config.rate * torch.sigmoid(rate),
             functional.softplus(threshold),
         )
-        forgotten = reach[:, -1:] < torch.arange(TAPS - 2, -1, -1, device=x.device)
-        return inputs, past[:, steps:].masked_fill(forgotten[..., None], 0.0)
+        return inputs, recent
 
     def _window(
         self, inputs: _Inputs, first: Float[Tensor, "H P"], state: MirasState, reset: Bool[Tensor, "B T"]

@@ -112,7 +112,7 @@ def test_the_quick_regression_comes_near_ridge_regression(tmp_path: Path) -> Non
     game = LinearRegression()
     lost = figures_after("linear_regression_quick", tmp_path)["learner_0", "alone"]["last_squared_error"]
     x = torch.randn(2000, game.pairs, game.dimensions, generator=torch.Generator().manual_seed(1))
-    assert lost < 1.4 * float(ridge_loss(game, x).mean())
+    assert lost < 1.2 * float(ridge_loss(game, x).mean())
 
 
 @pytest.mark.slow

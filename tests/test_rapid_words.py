@@ -76,6 +76,23 @@ def test_the_one_that_is_named_is_the_one_that_is_seen() -> None:
     assert len(nothing) == 1
 
 
+def test_segments_do_not_tell_which_object_was_named_when() -> None:
+    game = replace(SMALL, segmentation=True, size=48)
+    states, _ = play(game, torch.arange(32))
+    first = game.world.slot_count(0) + 1
+    for state in states[:4]:
+        things = game.observe(state)["learner"]["segmentation"]
+        assert set(things[things >= first].tolist()) <= {first}
+    seen = game.observe(states[6])["learner"]["segmentation"][:, 0]
+    columns = torch.arange(48.0)
+    left, right = ((seen == number).float().sum(1) for number in (first, first + 1))
+    assert ((left * columns).sum(1) / left.sum(1) + 5 < (right * columns).sum(1) / right.sum(1)).all()
+    # Though in half of the games the one that was named first is on the right.
+    is_right = states[6].world.things.position[:, 0, 0] > 0
+    assert is_right.any()
+    assert not is_right.all()
+
+
 def test_the_agent_is_held_still_while_objects_are_named() -> None:
     states, _ = play(SMALL, torch.arange(3), [FORWARD] * 7)
     for step, state in enumerate(states[:7]):

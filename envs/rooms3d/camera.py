@@ -37,6 +37,8 @@ from envs.rooms3d.primitives import (
 
 # Ray-slot pairs that the plain renderer holds at once: some 50 numbers each.
 BLOCK = 1 << 22
+# torch.compile takes a tensor == a member of IntEnum for False.
+BOX, CRATE, BALL, CYLINDER, CONE, PYRAMID, PLANE = (int(kind) for kind in Kind)
 
 
 class Eyes(NamedTuple):
@@ -128,7 +130,7 @@ def _off_zero(value: Tensor) -> Tensor:
 def _look(slots: Slots, eyes: Eyes, shown: Bool[Tensor, "B V K"], u: Float[Tensor, "N"], v: Float[Tensor, "N"]) -> Picture:
     """A block of pixels at u right and v up of the middle, one metre ahead: a picture whose S x S pixels are N in a row."""
     # Everything is [B, V, N, K], or broadcasts to it.
-    is_plane = slots.kind == Kind.PLANE
+    is_plane = slots.kind == PLANE
     size = torch.where(is_plane[..., None], 1.0, slots.size)[:, None, None]
     sin_yaw, cos_yaw = slots.yaw.sin()[:, None, None], slots.yaw.cos()[:, None, None]
     sin_turn, cos_turn, sin_tilt, cos_tilt = (
@@ -166,12 +168,12 @@ def _distances(kind: Int64[Tensor, "..."], o: _Axes, d: _Axes) -> Float[Tensor, 
     box_in, box_out = torch.maximum(sides_in, y_in), torch.minimum(sides_out, y_out)
     upwards = d.y >= 0
     # A crate has no upper side: who comes in, or goes out, through it meets the inside, or nothing.
-    is_crate = kind == Kind.CRATE
+    is_crate = kind == CRATE
     enters = ~is_crate | ((box_in > NEAR) & (upwards | (y_in < sides_in)))
     leaves = ~upwards | (y_out > sides_out)
     box = torch.where((box_in <= box_out) & (enters | leaves), torch.where(enters, box_in, box_out), infinity)
 
-    is_ball, is_cone = kind == Kind.BALL, kind == Kind.CONE
+    is_ball, is_cone = kind == BALL, kind == CONE
     wide, narrows = torch.where(is_cone, (1 - o.y) / 2, 1.0), torch.where(is_cone, -d.y / 2, 0.0)
     height_o, height_d = torch.where(is_ball, o.y, 0.0), torch.where(is_ball, d.y, 0.0)
     a = _off_zero(d.x**2 + d.z**2 + height_d**2 - narrows**2)
@@ -196,9 +198,9 @@ def _distances(kind: Int64[Tensor, "..."], o: _Axes, d: _Axes) -> Float[Tensor, 
     pyramid = torch.where(pyramid_in <= pyramid_out, pyramid_in, infinity)
 
     plane = -o.y / _off_zero(d.y)
-    is_round = is_ball | is_cone | (kind == Kind.CYLINDER)
-    solid = torch.where(is_round, ball, torch.where(kind == Kind.PYRAMID, pyramid, box))
-    return torch.where(kind == Kind.PLANE, plane, solid)
+    is_round = is_ball | is_cone | (kind == CYLINDER)
+    solid = torch.where(is_round, ball, torch.where(kind == PYRAMID, pyramid, box))
+    return torch.where(kind == PLANE, plane, solid)
 
 
 def _colours(slots: Slots, o: _Axes, d: _Axes, depth: Float[Tensor, "B V N"], slot: Int64[Tensor, "B V N"]) -> UInt8[Tensor, "B V N 3"]:
@@ -206,23 +208,23 @@ def _colours(slots: Slots, o: _Axes, d: _Axes, depth: Float[Tensor, "B V N"], sl
     o, d = (_Axes(*(axis.expand(*slot.shape, -1).gather(-1, slot[..., None])[..., 0] for axis in axes)) for axes in (o, d))
     game = torch.arange(len(slot), device=slot.device)[:, None, None]
     kind, texture, grain, size = (field[game, slot] for field in (slots.kind, slots.texture, slots.grain, slots.size))
-    size = torch.where((kind == Kind.PLANE)[..., None], 1.0, size)
+    size = torch.where((kind == PLANE)[..., None], 1.0, size)
     yaw = slots.yaw[game, slot]
     light_x, light_z = _turned(torch.full_like(yaw, LIGHT[0]), torch.full_like(yaw, LIGHT[2]), yaw.sin(), yaw.cos())
     x, y, z = (start + depth * along for start, along in zip(o, d, strict=True))
     wide, high, deep = x.abs(), y.abs(), z.abs()
 
-    is_box, is_cylinder = (kind == Kind.BOX) | (kind == Kind.CRATE), kind == Kind.CYLINDER
+    is_box, is_cylinder = (kind == BOX) | (kind == CRATE), kind == CYLINDER
     on_end = ((y < -1 + EDGE) & (d.y > 0)) | (is_cylinder & (y > 1 - EDGE) & (d.y < 0))
-    is_level = torch.where(is_box, (high >= wide) & (high >= deep), on_end & (kind != Kind.BALL)) | (kind == Kind.PLANE)
+    is_level = torch.where(is_box, (high >= wide) & (high >= deep), on_end & (kind != BALL)) | (kind == PLANE)
     faces_x = is_box & ~is_level & (wide >= deep)
     faces_z = is_box & ~is_level & ~faces_x
 
     # Normals of what is neither: of a pyramid across its nearest side, of round things away from the middle.
-    is_pyramid = kind == Kind.PYRAMID
+    is_pyramid = kind == PYRAMID
     n_x, n_z = torch.where(is_pyramid & (wide <= deep), 0.0, x), torch.where(is_pyramid & (wide > deep), 0.0, z)
     slant = torch.where(is_pyramid, torch.maximum(wide, deep), (x * x + z * z).sqrt()) / 2
-    n_y = torch.where(kind == Kind.BALL, y, torch.where(is_cylinder, 0.0, slant))
+    n_y = torch.where(kind == BALL, y, torch.where(is_cylinder, 0.0, slant))
     # A normal in axes that are scaled is scaled the other way.
     n_x, n_y, n_z = n_x / size[..., 0], n_y / size[..., 1], n_z / size[..., 2]
     length = (n_x**2 + n_y**2 + n_z**2).sqrt() + TINY
@@ -245,5 +247,5 @@ def _pattern(texture: Int64[Tensor, "B V N"], u: Float[Tensor, "B V N"], v: Floa
     dots = (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < DOT
     is_dark = torch.zeros_like(checks)
     for kind, pattern in ((Texture.CHECKS, checks), (Texture.STRIPES, stripes), (Texture.BRICKS, bricks), (Texture.DOTS, dots)):
-        is_dark = torch.where(texture == kind, pattern, is_dark)
+        is_dark = torch.where(texture == int(kind), pattern, is_dark)
     return torch.where(is_dark, DARK, 1.0)

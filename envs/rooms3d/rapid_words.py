@@ -33,7 +33,7 @@ from torch import Tensor
 
 from envs.chance import Purpose, integers, permutation
 from envs.game import ACTION_MASK, Answer, Observation, Role, Scene, Turn
-from envs.rooms3d.camera import Camera
+from envs.rooms3d.camera import Camera, Picture
 from envs.rooms3d.primitives import Slots, constant
 from envs.rooms3d.tasks import (
     BROWN,
@@ -190,7 +190,7 @@ class RapidWords:
         says = torch.where(is_naming, (state.since < self.show).long(), 2)
         stays = torch.arange(len(self.moves), device=state.step.device) == 0
         seen = {
-            **picture_fields(self.world.look(state.world, self.camera), self.depth, self.segmentation),
+            **picture_fields(self._look(state), self.depth, self.segmentation),
             "word": torch.where(says == 0, 0, torch.where(is_errand, common, new))[:, None],
             "says": says[:, None],
             ACTION_MASK: (~is_naming[:, None] | stays).to(torch.int8)[:, None],
@@ -230,6 +230,18 @@ class RapidWords:
         position = state.world.things.position
         target = position.gather(1, state.asked[:, None, None].expand(-1, 1, 3))[..., ::2]
         return {"learner": Answer(towards(self.world, state.world, self.moves, target), ~self._is_naming(state)[:, None])}
+
+    def _look(self, state: WordsState) -> Picture:
+        """Segments number the objects from left to right: by their slots they would tell in which order they were named."""
+        picture = self.world.look(state.world, self.camera)
+        if not self.segmentation:
+            return picture
+        batch, rooms = len(state.step), self.world.slot_count(0)
+        from_left = state.world.things.position[..., 0].argsort(1).argsort(1)
+        from_left = torch.where(self._is_naming(state)[:, None], 0, from_left)
+        numbers = torch.cat([torch.arange(rooms + 1, device=from_left.device).expand(batch, -1), rooms + 1 + from_left], 1)
+        segments = numbers.gather(1, picture.segmentation.flatten(1).long()).view_as(picture.segmentation)
+        return picture._replace(segmentation=segments.to(picture.segmentation.dtype))
 
     @property
     def _parts(self) -> int:

@@ -212,7 +212,7 @@ def run(function, inputs):
 
 @pytest.mark.usefixtures("_poisoned")
 # 17 rows are one more than a program's; 40 and 70 are no multiples of a tile's width.
-@pytest.mark.parametrize(("rows", "steps", "width"), [(3, 1, 16), (17, 2, 40), (2, 63, 10), (2, 100, 5), (1, 3, 70)])
+@pytest.mark.parametrize(("rows", "steps", "width"), [(3, 1, 16), (17, 2, 40), (2, 63, 10), (1, 3, 70)])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, steps, width):
     kernel = KERNELS[name]

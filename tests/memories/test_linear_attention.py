@@ -88,11 +88,30 @@ def test_gated_linear_attention_forgets_by_its_gate():
     assert_agree(layer, x, reset, finished(layer, x, o))
 
 
+def convolved(x, reset, weight):
+    """Step after step, each channel alone; nothing from before a reset."""
+    episode, results = reset.cumsum(1), []
+    for t in range(x.shape[1]):
+        total = torch.zeros_like(x[:, 0])
+        for lag in range(min(len(weight), t + 1)):
+            total = total + weight[lag] * x[:, t - lag] * (episode[:, t] == episode[:, t - lag])[:, None]
+        results.append(total)
+    return torch.stack(results, 1)
+
+
+def delta_rule(**settings):
+    return DeltaRule(DeltaRuleConfig(width=WIDTH, heads=HEADS, **settings))
+
+
+@pytest.mark.parametrize("taps", [1, 4])
 @pytest.mark.parametrize("decay", [False, True])
-def test_the_delta_rule_replaces_what_its_keys_recall(decay):
-    layer, x, reset = prepared(DeltaRule(WIDTH, HEADS, decay))
-    q, k, v = projected(layer, x)
-    q, k = (silu(part) / (silu(part).square().sum(-1, keepdim=True) + 1e-6).sqrt() for part in (q, k))
+def test_the_delta_rule_replaces_what_its_keys_recall(decay, taps):
+    layer, x, reset = prepared(delta_rule(decay=decay, taps=taps))
+    mixed = x @ layer.query_key_value.weight.T
+    if taps > 1:
+        mixed = convolved(mixed, reset, layer.convolution.weight)
+    q, k, v = silu(mixed).unflatten(-1, (3, HEADS, EACH)).unbind(2)
+    q, k = (part / (part.square().sum(-1, keepdim=True) + 1e-6).sqrt() for part in (q, k))
     keep = torch.ones(*x.shape[:2], HEADS, dtype=torch.float64)
     if decay:
         size = torch.log1p(torch.exp(x @ layer.decay.step_size.weight.T + layer.decay.bias))
@@ -111,7 +130,7 @@ def test_each_key_channel_of_lightnet_is_a_softmax_over_the_episodes_steps():
 
 
 def test_a_delta_rule_that_decays_may_be_split_anywhere():
-    layer, x, reset = prepared(DeltaRule(WIDTH, HEADS, True))
+    layer, x, reset = prepared(delta_rule(decay=True))
     state = layer.start(2)
     whole, last = layer(x, state, reset)
     parts = []
@@ -119,7 +138,8 @@ def test_a_delta_rule_that_decays_may_be_split_anywhere():
         y, state = layer(x[:, first:then], state, reset[:, first:then])
         parts.append(y)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(state.matrix, last.matrix, rtol=1e-11, atol=1e-11)
+    for found, wanted in zip(state, last, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
     seen = layer.inspect(x, state, reset)
     assert seen["decay"].shape == seen["strength"].shape == (2, 40, HEADS)
     assert ((seen["decay"] > 0) & (seen["decay"] < 1)).all()
@@ -137,7 +157,7 @@ def test_a_delta_rules_decay_starts_as_published():
     assert 7 < rates.mean() < 9
 
 
-@pytest.mark.parametrize(("config", "size"), list(zip(CONFIGS, (80, 64, 64, 80), strict=True)))
+@pytest.mark.parametrize(("config", "size"), list(zip(CONFIGS, (80, 64, 64 + 144, 80), strict=True)))
 def test_a_row_carries_a_matrix_per_head_and_layer(config, size):
     assert config(width=8, heads=2, layers=2).build(3).state_size == size
 

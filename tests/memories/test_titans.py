@@ -62,7 +62,7 @@ def one_trial(memory, config, x):
     """A head and a step at a time; inner gradients are autograd's, at the weights with which the chunk began."""
     settings, width = memory.config, memory.outputs
     d = width // settings.heads
-    taps = memory.convolution.flip(0).T[:, None]
+    taps = memory.convolution.weight.flip(0).T[:, None]
     mixed = functional.conv1d(functional.pad((x @ memory.project.weight.T).T, (3, 0)), taps, groups=3 * width).T
     q, k, v = functional.silu(mixed).split(width, -1)
     keep, momentum, rate, threshold = memory.gates(x).split(settings.heads, -1)
