@@ -15,6 +15,7 @@ BENCHMARKS = (
     "coin_game",
     "ballet",
     "rooms3d",
+    "renderers",
     "memories",
     "footprint",
 )
