@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--record", type=int, default=4, metavar="N", help="trials to record per scenario (default: 4)")
     verb.add_argument("--game", help="by name, with settings as in chicken:rounds=50,noise=0.1 (default: the runs')")
     verb.add_argument("--episodes", type=int, help="of a trial (default: the runs')")
-    verb.add_argument("--out", metavar="DIR", help="where results go (default: the runs' directories)")
+    verb.add_argument("--out", metavar="DIR", help="where results go (default: the runs' directories, or runs/evaluation-SUITE-DATE)")
     verb.add_argument("--skip-damaged", action="store_true", help="leave out agents that cannot be read instead of stopping")
     _add_trust(verb)
     verb.set_defaults(run=evaluate)

@@ -2,6 +2,8 @@
 
 Rollout and update: PPO, GRU of 128, two epochs, the mixed pool, 100-round prisoner's dilemma; 8,192 games on a GPU, 512 on a CPU.
 
+Rooms in 3D: the renderer that draws on a GPU.
+
 Kernels: each beside its plain version and what others have; none whose test fails. "of best" is the share of what the device could do: the
 fewest bytes at the speed of a big copy, or the fewest operations at that of a big matrix product, both measured, whichever takes longer.
 """
@@ -25,7 +27,11 @@ from torch.nn import functional
 
 from benchmarks import memories
 from benchmarks.measure import seconds
+from benchmarks.rooms3d import furnished
 from envs.chance import Purpose, seeds_of
+from envs.rooms3d import camera
+from envs.rooms3d.camera import Camera
+from envs.rooms3d.world import World, four_rooms
 from memory import titans
 from memory.kernels import chunkwise, hcam_recall, scan
 from training.allocator import keep_freed_memory
@@ -53,12 +59,14 @@ def main() -> bool:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--games", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("rollout", "kernels"))
+    parser.add_argument("--only", choices=("rollout", "rooms", "kernels"))
     options = parser.parse_args()
     keep_freed_memory()
-    if options.only != "kernels":
+    if options.only in (None, "rollout"):
         rollout_and_update(options)
-    return options.only == "rollout" or kernels(options.device, options.repeats)
+    if options.only in (None, "rooms"):
+        rooms(options.device, options.repeats)
+    return options.only not in (None, "kernels") or kernels(options.device, options.repeats)
 
 
 def rollout_and_update(options: argparse.Namespace) -> None:
@@ -113,6 +121,21 @@ class Ceilings(NamedTuple):
 
     bytes: float
     operations: float
+
+
+@torch.no_grad()
+def rooms(device: str, repeats: int) -> None:
+    """Pictures of four rooms with ten things, by the plain renderer, which is what draws on a GPU: eager, and as one compiled graph."""
+    world, eye = World(four_rooms()), Camera(64)
+    state = furnished(world)
+    count = len(state.place) if device == "cuda" else 4
+    slots, eyes = (type(batch)(*(field[:count].to(device) for field in batch)) for batch in (world.slots(state), world.eyes(state)))
+    look = camera._look
+    for name, drawn in (("eager", look), ("torch.compile", torch.compile(look, dynamic=False))):
+        with patch.object(camera, "_look", drawn):
+            time, peak = cost(lambda: eye.draw_plainly(slots, eyes, slots.visible[:, None]), device, repeats)
+        memory = f", {peak / 1e6:,.0f} MB at most" if device == "cuda" else ""
+        print(f"rooms, {count} pictures of 64 x 64, {name}: {count / time:,.0f} pictures/s{memory}", flush=True)
 
 
 def kernels(device: str, repeats: int) -> bool:

@@ -369,7 +369,7 @@ def _simulated_features() -> NDArray[Any]:
 def _read_captions(path: Path) -> tuple[list[Any], list[tuple[Any, str]]]:
     """(ids of images, (image's id, caption) of annotations)."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"captions {path} cannot be read ({error.strerror}); want a JSON file") from error
     except (ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import importlib
 import secrets
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -201,15 +202,29 @@ def aec_env(game: Game | str, render_mode: str | None = None) -> AECEnv:
     return parallel_to_aec(parallel_env(game, render_mode))
 
 
+@dataclass(frozen=True)
+class _SingleSeat:
+    """Makes a game's environment: `gymnasium.make(id, **settings)`."""
+
+    game: Game
+
+    def __call__(self, render_mode: str | None = None, **settings: Any) -> SingleSeatEnv:
+        """Raises TypeError for a setting that the game does not have, ValueError for a value that it may not have."""
+        return SingleSeatEnv(replace(self.game, **settings), render_mode)  # type: ignore[type-var]
+
+
 def register_single_seat_games(games: dict[str, str] = GAMES) -> list[str]:
-    """Registers every game that has one seat with Gymnasium; says under which ids."""
+    """Registers every game that has one seat with Gymnasium; says under which ids: ballet_symbols is Coterie/BalletSymbols-v0.
+
+    `gymnasium.make` takes the game's settings: `gymnasium.make("Coterie/BalletSymbols-v0", dancers=4)`.
+    """
     ids = []
     for name, path in games.items():
         module, _, factory = path.partition(":")
         game = getattr(importlib.import_module(module), factory)()
         if seat_count(game) == 1:
             environment = f"Coterie/{''.join(word.title() for word in name.split('_'))}-v0"
-            gym.register(id=environment, entry_point=SingleSeatEnv, kwargs={"game": game})
+            gym.register(id=environment, entry_point=_SingleSeat(game))
             ids.append(environment)
     return ids
 

@@ -293,10 +293,10 @@ def public_goods() -> PublicGoods:
 
 
 def public_goods_with_punishment() -> PublicGoods:
-    """The same, and after each giving they may punish one another at a cost (Fehr and Gaechter 2000)."""
+    """Public goods in which, after each giving, members may punish one another at a cost (Fehr and Gaechter 2000)."""
     return PublicGoods(point_costs=FEHR_GAECHTER_COSTS)
 
 
 def public_goods_with_exclusion() -> PublicGoods:
-    """The same, and after each giving they may vote members out (after Cinyabuguma, Page and Putterman 2005)."""
+    """Public goods in which, after each giving, members may vote others out (after Cinyabuguma, Page and Putterman 2005)."""
     return PublicGoods(exclusion=True)

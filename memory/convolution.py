@@ -28,6 +28,8 @@ class CausalConvolution(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
         """What it makes of x, in the state's type, and the last inputs after it."""
         taps, steps = len(self.weight), x.shape[1]
+        if steps == 0:
+            return x.to(recent.dtype), recent
         past = torch.cat([recent, x.to(recent.dtype)], 1)
         step = torch.arange(steps, device=x.device).expand(reset.shape)
         # How far back each step may look: to the last reset, or as far as the state goes.

@@ -228,6 +228,13 @@ def test_captions_are_words_in_order_of_frequency(tmp_path: Path) -> None:
     assert isinstance(found.features, np.memmap)
 
 
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    captions, features = written(tmp_path)
+    marked = tmp_path / "marked.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + Path(captions).read_bytes())
+    assert load_captions(str(marked), features, vocabulary=100, length=5).texts == load_captions(captions, features, 100, 5).texts
+
+
 def test_captions_of_rare_words_are_left_out_with_their_images(tmp_path: Path) -> None:
     files = written(tmp_path)
     found = load_captions(*files, vocabulary=5, length=5, unknown=0.4)

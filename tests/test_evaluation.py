@@ -20,7 +20,7 @@ from launch import main
 from memory import MEMORIES
 from tests.test_memories import small
 from tests.test_runs import small_experiment, snapshot_of
-from training.evaluation import population_games
+from training.evaluation import language, population_games
 from training.evaluation.contenders import enter
 from training.evaluation.evaluate import Extras, cross_play, evaluate
 from training.evaluation.play import figures_of, play
@@ -330,16 +330,26 @@ def test_results_are_what_the_page_about_them_says(own: list[Run]) -> None:
     assert not {name for name in figures if f"`{name.removeprefix('other_')}`" not in page}
 
 
-@pytest.mark.parametrize("width", [100, 80])
-def test_tables_fit_the_screen(own: list[Run], width: int) -> None:
+def test_what_is_said_is_measured_where_there_is_language(tmp_path: Path) -> None:
+    small = ("trials=8", "iterations=1", "agent.memory.width=4", "agent.embedding=4")
+    run = made_run(tmp_path, override(load(PRESETS["referential_quick"])(), *small))
+    results = evaluate([run], trials=64, record=0).results
+    rows = [(row["agent"], row["scenario"]) for row in results["language"]]
+    assert rows == [("learner_0", "learner_0 + learner_1"), ("learner_0", "learner_0 + people")]
+    speaker, listener = run.population().values()
+    wanted = language.measure(run.experiment.game, speaker, listener, 64, load(SUITES[run.experiment.suite])(run.experiment).seed)
+    assert {"accuracy", "message_length", "words_in_use", "perplexity", "topographic_similarity", "bleu"} == set(wanted)
+    found = {name: figure["mean"] for name, figure in results["language"][0]["figures"].items()}
+    assert found == pytest.approx(wanted)
+    screen = io.StringIO()
+    for grid in as_grids(results, 100):
+        Console(file=screen, width=100).print(grid)
+    assert "topographic" in screen.getvalue()
+
+
+def test_tables_fit_the_screen(own: list[Run]) -> None:
     entered = enter([*own, "tit_for_tat", "extortion:slope=3"])
     results = evaluate(entered, "ipd_classics", trials=8, record=0, extras=Extras(cross_play=True, exploit=1)).results
-    screen = io.StringIO()
-    console = Console(file=screen, width=400)
-    for grid in as_grids(results, width):
-        console.print(grid)
-    lines = screen.getvalue().splitlines()
-    assert "score" in screen.getvalue()
     # Titles and notes wrap on a real screen; rows of a table are what must not.
     notes = (
         "mean [",
@@ -354,7 +364,14 @@ def test_tables_fit_the_screen(own: list[Run], width: int) -> None:
         "recip.:",
         "extort.:",
     )
-    assert not [line for line in lines if len(line.rstrip()) > width and not line.startswith(notes)]
+    for width in (100, 80):
+        screen = io.StringIO()
+        console = Console(file=screen, width=400)
+        for grid in as_grids(results, width):
+            console.print(grid)
+        assert "score" in screen.getvalue()
+        lines = screen.getvalue().splitlines()
+        assert not [line for line in lines if len(line.rstrip()) > width and not line.startswith(notes)]
 
 
 def test_one_seed_is_said_to_cover_no_other_seeds(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import gymnasium
@@ -89,13 +90,14 @@ def test_is_a_game(game: Game) -> None:
 
 @every_game
 def test_a_batch_equals_its_games_alone(game: Game) -> None:
-    seeds = torch.tensor([3, -7, 2**62, 5])
-    together = play(game, seeds)
+    seeds = torch.tensor([-7, 2**62, 5])
+    together = [tree.named_leaves(step) for step in play(game, seeds)]
     for row in range(len(seeds)):
         alone = play(game, seeds[row : row + 1])
-        for whole, single in zip(together, alone, strict=True):
-            for name, leaf in tree.named_leaves(whole).items():
-                assert torch.equal(leaf[row : row + 1].nan_to_num(7), tree.named_leaves(single)[name].nan_to_num(7)), name
+        for whole, step in zip(together, alone, strict=True):
+            single = tree.named_leaves(step)
+            for name, leaf in whole.items():
+                assert torch.equal(leaf[row : row + 1].nan_to_num(7), single[name].nan_to_num(7)), name
 
 
 # Long enough for the ballet's question; rooms have shown everything by then.
@@ -146,8 +148,9 @@ def test_different_seeds_differ_or_the_game_has_no_chance(game: Game) -> None:
     first = play(game, torch.tensor([1]))
     again = play(game, torch.tensor([1]))
     for one, other in zip(first, again, strict=True):
+        leaves = tree.named_leaves(other)
         for name, leaf in tree.named_leaves(one).items():
-            assert torch.equal(leaf.nan_to_num(7), tree.named_leaves(other)[name].nan_to_num(7)), name
+            assert torch.equal(leaf.nan_to_num(7), leaves[name].nan_to_num(7)), name
 
 
 @every_game
@@ -225,6 +228,25 @@ def test_single_seat_games_are_gymnasium_environments(monkeypatch: pytest.Monkey
     observation, _ = environment.reset(seed=1)
     assert environment.observation_space.contains(observation)
     check_env(gymnasium.make(ids[0]).unwrapped)
+
+
+SINGLE = {name: game for name, game in EVERY_GAME.items() if name in GAMES and seat_count(game) == 1}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_gymnasium_checks_every_listed_game_of_one_seat(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", {})
+    (environment,) = register_single_seat_games({name: GAMES[name]})
+    settings = {"size": 16} if hasattr(SINGLE[name], "size") else {}
+    with warnings.catch_warnings():
+        # Of spaces without bounds, and observations that are all zeros.
+        warnings.simplefilter("ignore")
+        made = gymnasium.make(environment, **settings)
+        check_env(made.unwrapped, skip_render_check=True)
+    if settings:
+        seen = made.observation_space
+        pixels = seen["pixels"] if isinstance(seen, gymnasium.spaces.Dict) else seen
+        assert pixels.shape[:2] == (16, 16)
 
 
 def test_a_game_of_two_seats_is_no_gymnasium_environment() -> None:

@@ -7,20 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from envs.diagnostics.linear_regression import LinearRegression, ridge_loss
+from training.evaluation.contenders import enter
 from training.evaluation.evaluate import evaluate
 from training.run import Run
 
 ROOT = Path(__file__).parent.parent
 
 
-def trained(root: Path, *words: str) -> Run:
-    """A run of `launch.py train` with these words, seed 0."""
-    command = [sys.executable, "launch.py", "train", *words, "seed=0", "--runs", str(root)]
+def trained(root: Path, *words: str, seed: int = 0) -> Run:
+    """A run of `launch.py train` with these words."""
+    command = [sys.executable, "launch.py", "train", *words, f"seed={seed}", "--runs", str(root / str(seed))]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return Run.open(next(root.iterdir()))
+    return Run.open(next((root / str(seed)).iterdir()))
 
 
 def figures_after(preset: str, root: Path, *settings: str) -> dict[tuple[str, str], dict[str, float]]:
@@ -56,9 +55,12 @@ def test_the_quick_learner_in_context_plays_a_best_response(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_quick_coin_learners_take_their_own_coins(tmp_path: Path) -> None:
-    figures = figures_after("coin_game_quick", tmp_path)
-    assert len(figures) == 12
-    assert all(row["own_share"] > 0.9 for row in figures.values())
+    """Two seeds, so that each seed's learners meet frozen ones of the other."""
+    runs = [trained(tmp_path, "coin_game_quick", seed=seed) for seed in (0, 1)]
+    rows = evaluate(runs, trials=256, record=0).results["scenarios"]
+    assert len(rows) == 14
+    assert {row["scenario"] for row in rows} > {"other_seeds"}
+    assert all(row["figures"]["own_share"]["mean"] > 0.9 for row in rows)
 
 
 @pytest.mark.slow
@@ -109,10 +111,10 @@ def test_a_quick_learner_recalls(preset: str, scenario: str, figure: str, least:
 
 @pytest.mark.slow
 def test_the_quick_regression_comes_near_ridge_regression(tmp_path: Path) -> None:
-    game = LinearRegression()
-    lost = figures_after("linear_regression_quick", tmp_path)["learner_0", "alone"]["last_squared_error"]
-    x = torch.randn(2000, game.pairs, game.dimensions, generator=torch.Generator().manual_seed(1))
-    assert lost < 1.2 * float(ridge_loss(game, x).mean())
+    entered = enter([trained(tmp_path, "linear_regression_quick"), "ridge"])
+    results = evaluate(entered, "alone", trials=4096, record=0).results
+    lost = {row["agent"]: row["figures"]["last_squared_error"]["mean"] for row in results["scenarios"]}
+    assert lost["learner_0"] < 1.2 * lost["ridge"]
 
 
 @pytest.mark.slow

@@ -560,6 +560,17 @@ def test_people_do_not_sit_in_other_worlds(settings: dict[str, Any]) -> None:
         check_fits("someone", LiteralListener(), Referential(**settings).roles[1])
 
 
+@pytest.mark.parametrize("values", [(2, 2), (6, 6)])
+def test_people_do_not_sit_where_as_many_attributes_have_other_values(values: tuple[int, ...]) -> None:
+    """Nothing that they read tells: the shapes are the same, and what the words mean is not."""
+    game = Referential(candidates=4, vocabulary=44, values=values)
+    speaker, listener = (someone(vocabulary=44, values=(4, 4)) for someone in (SimulatedPerson, LiteralListener))
+    for occupant, role in ((speaker, game.roles[0]), (replace(listener, candidates=4), game.roles[1])):
+        check_fits("someone", replace(occupant, values=values), role, game)
+        with pytest.raises(BadInput, match=rf"'someone' cannot play this game: its values is \(4, 4\); want values=\[{values[0]}, "):
+            check_fits("someone", occupant, role, game)
+
+
 # What people see.
 
 

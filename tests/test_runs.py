@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,33 @@ def snapshot_of(trainer: PlainTrainer) -> Snapshot:
     return Snapshot(trainer.iteration, weights, optimisers)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
+def made_in(root: Path) -> Run:
     """A run of three iterations with two checkpoints."""
     experiment = small_experiment()
-    made = Run.create(experiment, tmp_path / "runs")
+    made = Run.create(experiment, root)
     trainer = PlainTrainer(experiment, {"random_table": co_player("random_table")})
     for score in (0.1, 0.3, 0.2):
         trainer.train()
         made.save_checkpoint(snapshot_of(trainer), score)
     return made
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return made_in(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Such a run with recordings of three trials each; not to be changed."""
+    made = made_in(tmp_path_factory.mktemp("evaluated"))
+    evaluate([made], trials=4, record=3)
+    return made
+
+
+@pytest.fixture
+def recorded(evaluated: Run, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(evaluated.directory, tmp_path / "runs" / evaluated.directory.name))
 
 
 def checkpoints(run: Run) -> list[Path]:
@@ -286,9 +304,8 @@ def test_several_runs_are_seeds(run: Run, tmp_path: Path) -> None:
     assert results["scenarios"][0]["figures"]["reward"]["trials"] == 8
 
 
-def test_a_recording_replays_identically(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate([run], trials=4, record=3)
-    assert main(["replay", str(run.directory), "--recording", "ipd_classics-tit_for_tat-learner_1", "--trial", "2"]) == 0
+def test_a_recording_replays_identically(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(recorded.directory), "--recording", "ipd_classics-tit_for_tat-learner_1", "--trial", "2"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("  0  before round 1 of at most 8\n  1  round 1: ")
     assert "round 8:" in printed
@@ -351,30 +368,27 @@ def tampered(path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["decisions.0.action", "rewards.player", "game.outcome"])
-def test_a_recording_that_does_not_come_out_the_same_is_told(run: Run, name: str) -> None:
-    evaluate([run], trials=4, record=2)
-    tampered(run.directory / "episodes" / "ipd_classics-random-learner_0.safetensors", name)
+def test_a_recording_that_does_not_come_out_the_same_is_told(recorded: Run, name: str) -> None:
+    tampered(recorded.directory / "episodes" / "ipd_classics-random-learner_0.safetensors", name)
     screen = io.StringIO()
-    assert not replay(run, "ipd_classics-random-learner_0", 0, Console(file=screen))
+    assert not replay(recorded, "ipd_classics-random-learner_0", 0, Console(file=screen))
     assert f"NOT the same: {name} at step" in screen.getvalue()
 
 
-def test_a_recording_is_refused_when_the_agent_has_changed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate([run], trials=4, record=2)
-    shifted = {name: {key: value + 1 for key, value in weights.items()} for name, weights in run.load_checkpoint().weights.items()}
-    run.save_checkpoint(run.load_checkpoint()._replace(weights=shifted), 0.0)
-    assert main(["replay", str(run.directory)]) == 2
+def test_a_recording_is_refused_when_the_agent_has_changed(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    shifted = {name: {key: value + 1 for key, value in weights.items()} for name, weights in recorded.load_checkpoint().weights.items()}
+    recorded.save_checkpoint(recorded.load_checkpoint()._replace(weights=shifted), 0.0)
+    assert main(["replay", str(recorded.directory)]) == 2
     assert "has other weights than when this was recorded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("who", [{"agent": "x"}, {"co_player": "/etc"}, {"co_player": "os:system"}])
-def test_a_recording_reaches_nothing_outside_its_run(run: Run, who: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate([run], trials=4, record=2)
-    path = run.directory / "episodes" / "ipd_classics-random-learner_0.safetensors"
-    recorded = recording.load(path)
+def test_a_recording_reaches_nothing_outside_its_run(recorded: Run, who: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    path = recorded.directory / "episodes" / "ipd_classics-random-learner_0.safetensors"
+    found = recording.load(path)
     occupants = {"../../outside": who, "random": {"co_player": "random"}}
-    save_file(recorded.tensors, path, {"coterie": json.dumps({**recorded.about, "occupants": occupants})})
-    assert main(["replay", str(run.directory), "--recording", path.stem]) == 2
+    save_file(found.tensors, path, {"coterie": json.dumps({**found.about, "occupants": occupants})})
+    assert main(["replay", str(recorded.directory), "--recording", path.stem]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

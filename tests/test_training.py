@@ -122,7 +122,7 @@ def rising_with(*assignments: str) -> Experiment:
     return experiment_with(game, *learns, "curriculum.raises=n", "curriculum.above=0.48", *assignments)
 
 
-@pytest.mark.parametrize("runners", [0, 1, 2])
+@pytest.mark.parametrize("runners", [0, 2])
 def test_a_curriculum_rises_as_in_the_plain_loop_whoever_samples_and_after_resuming(runners: int, tmp_path: Path) -> None:
     trainer, stages = PlainTrainer(rising_with(), {}), []
     for _ in range(8):

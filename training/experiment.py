@@ -68,6 +68,11 @@ class Experiment:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; want 'cpu' or 'cuda'")
         self.curriculum.check_fits(self.game)
+        if self.curriculum.raises and self.algorithm.shows:
+            raise ValueError(
+                f"curriculum.raises is {self.curriculum.raises!r} and algorithm.shows True; want one of them, for what is shown is right"
+                " however little the learner knows"
+            )
 
     @property
     def steps(self) -> int:

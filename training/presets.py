@@ -217,8 +217,8 @@ def linear_regression_quick() -> Experiment:
     """Linear regression in context, taught: two layers of the delta rule come near ridge regression, in eight minutes.
 
     Promise, on luck that no run trains on: the last guess of an episode, after 40 pairs, loses at most 1.2 times what ridge regression with
-    the best strength does on the same luck (0.114; 0.1145 on average, `envs.diagnostics.linear_regression.ridge_loss`). Seeds 0 to 2: 0.131,
-    0.129 and 0.134, which is 1.15, 1.13 and 1.18 times as much.
+    the best strength does on the same luck (0.114; on average 0.1145, `envs.diagnostics.linear_regression.ridge_loss`). Seeds 0 to 2:
+    0.131, 0.129 and 0.134, which is 1.15, 1.13 and 1.18 times as much.
     """
     return Experiment(
         preset="linear_regression_quick",
@@ -430,8 +430,8 @@ def ballet_symbols_quick() -> Experiment:
         scheme=SelfPlay(),
         # Small minibatches: what counts is how many updates there are.
         algorithm=Supervised(shows=True, learning_rate=0.002, final_learning_rate=0.0003, minibatches=8),
-        trials=256,
-        iterations=300,
+        trials=192,
+        iterations=280,
         suite="alone",
     )
 

@@ -107,6 +107,9 @@ class Screen:
         self._is_live = self.console.is_terminal and not self.console.is_dumb_terminal
 
     def __enter__(self) -> Screen:
+        if self.experiment.algorithm.shows:
+            told = "The right action is shown while training: figures are the teacher's. What is learned, `launch.py evaluate` tells."
+            self.console.print(Text(told))
         if self._is_live:
             self._live.start()
         return self

@@ -22,10 +22,18 @@ from torch import Tensor
 from agents.occupant import Decision
 from envs.captions import END, MOST_VALUES, CaptionSet, Person, all_pictures, check_values, lexicon, load_captions, misfits, plain_names
 from envs.chance import Purpose, categorical, fold, integers, mix, uniform
-from envs.game import Observation
+from envs.game import Game, Observation
 from envs.referential import Referential, atlas
 
 Shape = int | tuple[int, ...]
+
+
+def _world_in(game: Game, *names: str) -> dict[str, Any]:
+    """What somebody's settings of these names must be: words mean something else in a world with other values."""
+    if not isinstance(game, Referential):
+        return {}
+    pictures = ("pixels",) if game.shows == "pictures" else ()
+    return {name: getattr(game, name) for name in (*names, *pictures)}
 
 
 class SpeakerState(NamedTuple):
@@ -92,6 +100,9 @@ class _Describer(_Speaker):
     @cached_property
     def reads(self) -> dict[str, Shape]:
         return {"target": _shape_of(self.values, self.shows, self.pixels), "turn": 2, "action_mask": (self.vocabulary,)}
+
+    def settings_in(self, game: Game) -> dict[str, Any]:
+        return _world_in(game, "values", "shows", "vocabulary")
 
     @cached_property
     def eye(self) -> Eye:
@@ -248,6 +259,9 @@ class LiteralListener(_Listener):
     @cached_property
     def reads(self) -> dict[str, Shape]:
         return {"candidates": _shape_of(self.values, self.shows, self.pixels, self.candidates), "word": self.vocabulary, "turn": 2}
+
+    def settings_in(self, game: Game) -> dict[str, Any]:
+        return _world_in(game, "values", "shows", "vocabulary", "candidates")
 
     @cached_property
     def eye(self) -> Eye:
