@@ -85,6 +85,12 @@ def test_what_loses_less_than_nothing_rises_by_rewards_below_zero() -> None:
     assert rises.after(2, NParity(4), {"reward/learner_0/vs_learner": NOBODY}) == 2
 
 
+def test_what_is_shown_is_right_from_the_first_stage_on_and_so_proves_nothing() -> None:
+    shown = replace(experiment_of().algorithm, shows=True)
+    with pytest.raises(ValueError, match=r"curriculum.raises is 'n' and algorithm.shows True; want one of them"):
+        replace(experiment_of(), algorithm=shown)
+
+
 def test_without_a_curriculum_there_is_no_stage_and_the_game_stays_as_it_is() -> None:
     experiment = replace(experiment_of(), curriculum=Curriculum())
     assert experiment.at(None) is experiment

@@ -344,7 +344,8 @@ def test_what_is_said_is_measured_where_there_is_language(tmp_path: Path) -> Non
     screen = io.StringIO()
     for grid in as_grids(results, 100):
         Console(file=screen, width=100).print(grid)
-    assert "topographic" in screen.getvalue()
+    assert "what is said" in screen.getvalue()
+    assert "topogr." in screen.getvalue()
 
 
 def test_tables_fit_the_screen(own: list[Run]) -> None:
