@@ -7,7 +7,6 @@ of the screen each solid is. Triton has no CPU. Times are of the process, which 
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from benchmarks.measure import verdict
+from benchmarks.measure import seconds, verdict
 from benchmarks.rooms3d import furnished
 from envs.rooms3d import camera as plain
 from envs.rooms3d import camera_numba
@@ -30,13 +29,7 @@ IMAGES, FEW, SIZE, TURNS = 64, 4, 64, 5
 
 def rate(draw: Callable[[], object], images: int) -> float:
     """Pictures per second of processor time."""
-    draw()
-    times = []
-    for _ in range(TURNS):
-        begin = time.process_time()
-        draw()
-        times.append(time.process_time() - begin)
-    return images / statistics.median(times)
+    return images / seconds(draw, TURNS, clock=time.process_time)
 
 
 def first(count: int, slots: Slots, eyes: Eyes) -> tuple[Slots, Eyes]:
