@@ -20,7 +20,7 @@ from agents.heads import head_of
 from agents.occupant import Decision
 from agents.pointer import ItemsEncoder, item_features
 from envs.chance import Purpose, fold
-from envs.game import Observation
+from envs.game import Answer, Observation
 from memory.gru import GRUConfig
 from memory.memory import MemoryConfig
 
@@ -163,6 +163,18 @@ class Agent(nn.Module):
             action = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
         decision = Decision(action, self.policy_head.log_prob(policy, action), outlook.value[:, 0], self.policy_head.parameters_of(policy))
         return decision, AgentState(outlook.memory, action, state.seed, state.clock + 1)
+
+    @torch.no_grad()
+    def follow(self, observation: Observation, state: AgentState, answer: Answer) -> tuple[Decision, AgentState]:
+        """One step of N seats whom a teacher leads: the right action where one is wanted, elsewhere any that is allowed. answer: [N, ...].
+
+        Nothing is perceived, expected (values are 0) or put into the memory, which makes it quick.
+        """
+        policy = self.policy_head.even(observation, len(state.seed))
+        free = self.policy_head.sample(policy, fold(state.seed, Purpose.ACTION, state.clock))
+        action = torch.where(answer.asked.view(-1, *[1] * (free.ndim - 1)), answer.action.to(free.dtype), free)
+        decision = Decision(action, self.policy_head.log_prob(policy, action), torch.zeros_like(policy[:, 0]))
+        return decision, AgentState(state.memory, action, state.seed, state.clock + 1)
 
     @torch.no_grad()
     def inspect(self, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None = None) -> dict[str, Tensor]:

@@ -28,6 +28,10 @@ class PolicyHead(nn.Module, ABC):
         """
 
     @abstractmethod
+    def even(self, observation: Observation, rows: int) -> Float[Tensor, "N Q"]:
+        """The policy that prefers nothing among what is allowed, for N rows of observation {field: [N, ...]}."""
+
+    @abstractmethod
     def sample(self, policy: Float[Tensor, "... Q"], seed: Int64[Tensor, "..."]) -> Tensor: ...
 
     @abstractmethod
@@ -97,6 +101,9 @@ class CategoricalHead(PolicyHead):
 
     def forward(self, y: Tensor, observation: Observation | None = None) -> Tensor:
         return self._distribution(self.logits(y), observation)
+
+    def even(self, observation: Observation, rows: int) -> Tensor:
+        return self._distribution(torch.zeros(rows, sum(self.sizes), device=next(iter(observation.values())).device), observation)
 
     def _distribution(self, logits: Float[Tensor, "... Q"], observation: Observation | None) -> Float[Tensor, "... Q"]:
         mask = None if observation is None else observation.get(ACTION_MASK)
@@ -170,6 +177,9 @@ class BoundedHead(PolicyHead):
 
     def forward(self, y: Tensor, observation: Observation | None = None) -> Tensor:
         return nn.functional.softplus(self.shapes(y)) + 0.05
+
+    def even(self, observation: Observation, rows: int) -> Tensor:
+        return torch.ones(rows, 2 * self.count, device=self.low.device)
 
     def sample(self, policy: Tensor, seed: Tensor) -> Tensor:
         a, b = policy.chunk(2, -1)

@@ -17,6 +17,7 @@ from agents.agent import AgentConfig, Outlook
 from agents.heads import head_of
 from envs.game import Answer, KnowsAnswers, Observation, Role, Scene, Turn
 from envs.iterated_dilemma import IteratedDilemma
+from memory.gru import GRUConfig
 from memory.none import NoMemoryConfig
 from training import recording, tree
 from training.algorithms import A2C, PPO, Batch, StraightThrough, Supervised
@@ -134,9 +135,9 @@ def test_who_is_shown_the_answers_does_as_is_right_where_it_is_asked_and_takes_i
         assert torch.equal(lived.action_before[:, 1:], lived.action[:, :-1])
         assert lived.reward[asked].eq(1).all()
         assert not torch.equal(chosen[name].action[asked], lived.action[asked])
-        # Until the first answer everything is as it would have been.
-        first = ~asked.cummax(1).values
-        assert torch.equal(chosen[name].action[first], lived.action[first])
+        # Anything that is allowed elsewhere; and nothing of it went through the memory.
+        assert len(lived.action[~asked].unique()) > 1
+        assert lived.value.eq(0).all()
 
 
 def test_training_shows_the_answers_where_its_algorithm_says_so() -> None:
@@ -149,6 +150,27 @@ def test_training_shows_the_answers_where_its_algorithm_says_so() -> None:
     )
     with pytest.raises(ValueError, match="shows is True; want False"):
         StraightThrough(shows=True)
+    with pytest.raises(ValueError, match=r"value_coefficient is 0\.5 and shows True; want 0"):
+        Supervised(shows=True, value_coefficient=0.5)
+
+
+def test_who_is_led_does_what_is_allowed_where_nothing_is_asked_and_keeps_its_memory_as_it_was() -> None:
+    rows = 400
+    space = gym.spaces.Dict({"symbol": gym.spaces.Discrete(2), "action_mask": gym.spaces.MultiBinary(4)})
+    agent = AgentConfig(memory=GRUConfig(8)).build(space, gym.spaces.Discrete(4), 0)
+    before = agent.start(torch.arange(rows))
+    seen = {"symbol": torch.zeros(rows).long(), "action_mask": torch.tensor([1, 0, 1, 1], dtype=torch.int8).expand(rows, 4)}
+    answer = Answer(torch.full((rows,), 2), torch.arange(rows) % 2 == 0)
+    decision, after = agent.follow(seen, before, answer)
+    assert decision.action[::2].eq(2).all()
+    assert decision.action[1::2].unique().tolist() == [0, 2, 3]
+    assert after.memory is before.memory
+    assert torch.equal(after.action, decision.action)
+    assert after.clock.eq(1).all()
+    bounded = AgentConfig(memory=GRUConfig(8)).build(space, gym.spaces.Box(-1.0, 3.0, (2,)), 0)
+    decision, _ = bounded.follow(seen, bounded.start(torch.arange(rows)), Answer(torch.zeros(rows, 2), torch.zeros(rows, dtype=torch.bool)))
+    assert decision.action.mean(0).tolist() == pytest.approx([1.0, 1.0], abs=0.2)
+    assert decision.action.std(0).tolist() == pytest.approx([4 / 12**0.5] * 2, abs=0.1)
 
 
 def test_recordings_hold_no_answers() -> None:

@@ -65,7 +65,7 @@ class _Algorithm:
 
     # Whether the right actions must be kept while playing.
     wants_answers: ClassVar[bool] = False
-    # Whether the right action is carried out, whatever the learner chose.
+    # Whether a teacher plays in the learner's place.
     shows: ClassVar[bool] = False
     # Whether a word's effect on those who hear it must be computed (`training.messages`).
     wants_relaxations: ClassVar[bool] = False
@@ -124,8 +124,9 @@ class _Algorithm:
         value_loss = losses.value_loss(outlook.value, batch.target)
         entropy = head.entropy(outlook.policy).mean()
         loss = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient_at(progress) * entropy
-        kl = losses.approximate_kl(log_prob.detach(), batch.log_prob)
-        figures = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach(), "kl": kl}
+        figures = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach()}
+        if not self.shows:
+            figures["kl"] = losses.approximate_kl(log_prob.detach(), batch.log_prob)
         if auxiliary is not None:
             assert outlook.x is not None
             assert outlook.y is not None
@@ -169,8 +170,9 @@ class Supervised(_Algorithm):
     """Learns what the game says would have been right (`envs.game.KnowsAnswers`), by the policy head's `loss`; rewards play no part.
 
     With `agent.acts="best"` the learner plays what it thinks right. Neither values nor entropy count unless their coefficients say so.
-    shows: whether in training the right action is carried out where one is wanted, whatever the learner chose (teacher forcing); what is
-    measured in training is then the teacher's success, and only `evaluate` tells the learner's.
+    shows: whether a teacher plays while training (teacher forcing): the right action where one is wanted, elsewhere any that is allowed.
+    The learner sees what comes of it and does not play, which makes training quick; what is measured in training is then the teacher's
+    success, and only `evaluate` tells the learner's.
     """
 
     value_coefficient: float = 0.0
@@ -178,6 +180,11 @@ class Supervised(_Algorithm):
     shows: bool = False
 
     wants_answers: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shows and self.value_coefficient:
+            raise ValueError(f"value_coefficient is {self.value_coefficient} and shows True; want 0, for who does not play expects nothing")
 
     def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
         assert batch.answer is not None

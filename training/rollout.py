@@ -69,8 +69,8 @@ class Rollout:
 
     watched: the occupants whose observations, values and log-probabilities are kept (None: everyone's). keeps_states: whether the game's
     states are kept, for recordings. keeps_answers: whether the right actions of those who are watched are kept; ValueError where the game
-    does not know them. shows_answers: whether, where an action is wanted, the right one is carried out whatever was chosen by those who
-    are watched. episodes: of a trial.
+    does not know them. shows_answers: whether a teacher leads those agents who are watched (`Agent.follow`): they play what is right and
+    remember nothing of it. episodes: of a trial.
     """
 
     def __init__(
@@ -151,10 +151,11 @@ class Rollout:
         for (seen, reward), group, occupant, before, watched in zip(
             views, self.groups, self.occupants, table.states, self.watched, strict=True
         ):
-            decision, state = occupant.act(seen, before, reward)
             answer = _of_group(right[group.role.name], group) if watched and right else None
-            if self.shows_answers and answer is not None:
-                decision, state = _shown(decision, state, answer)
+            if self.shows_answers and answer is not None and isinstance(occupant, Agent):
+                decision, state = occupant.follow(seen, before, answer)
+            else:
+                decision, state = occupant.act(seen, before, reward)
             if group.role.name not in actions:
                 shape = (len(table.seeds) * group.role.seats, *decision.action.shape[1:])
                 actions[group.role.name] = decision.action.new_empty(shape)
@@ -287,13 +288,6 @@ def knowing(game: Game) -> KnowsAnswers:
 def _of_group(answer: Answer, group: Group) -> Answer:
     rows: Answer = tree.map_leaves(lambda leaf: leaf.flatten(0, 1).index_select(0, group.rows), answer)
     return rows
-
-
-def _shown(decision: Decision, state: Any, answer: Answer) -> tuple[Decision, Any]:
-    """With the right action where one is wanted, as if the occupant had chosen it."""
-    asked = answer.asked.view(-1, *[1] * (decision.action.ndim - 1))
-    action = torch.where(asked, answer.action.to(decision.action.dtype), decision.action)
-    return decision._replace(action=action), state._replace(action=action)
 
 
 class Relaxation(NamedTuple):

@@ -82,7 +82,9 @@ class PopulationAlgorithm(Algorithm):
             self.report[f"curriculum/{experiment.curriculum.raises}"] = float(self.stage)
             self.stage = experiment.curriculum.after(self.stage, self.experiment.game, tally)
         for name in names:
-            for figure in ("entropy", "policy_loss", "value_loss", "kl", "gradient_norm", "learning_rate"):
+            # What a teacher played says nothing of a policy that has changed.
+            moved = () if experiment.algorithm.shows else ("kl",)
+            for figure in ("entropy", "policy_loss", "value_loss", "gradient_norm", "learning_rate", *moved):
                 self.report[f"learning/{name}/{figure}"] = float(self.metrics.peek(("learners", name, figure)))
         self.report["speed/sampling"] = steps / (between - begin)
         self.report["speed/learning"] = steps / (end - between)
