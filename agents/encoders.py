@@ -24,8 +24,9 @@ PICTURE = 32
 # (Lampinen et al. 2021); the others have the kernels of Mnih et al. 2015 and half as many channels.
 CONVOLUTIONS = {(99, 99): ((16, 9, 9), (32, 3, 1), (32, 3, 1))}
 OTHER_CONVOLUTIONS = ((16, 8, 4), (32, 4, 2), (32, 3, 1))
-# What is known of a cell of a grid.
-CELL_FEATURES = 8
+# What is known of a cell of a grid. If all combinations of its symbols are no more than so many, features are worked out for each of them
+# and looked up; else for each cell.
+CELL_FEATURES, COMBINATIONS = 8, 4096
 
 
 def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
@@ -123,8 +124,8 @@ class GridEncoder(nn.Module):
         super().__init__()
         rows, columns, fields = space.nvec.shape
         self.register_buffer("starts", torch.as_tensor(space.start).int(), persistent=False)
-        sizes = [int(space.nvec[..., field].max()) for field in range(fields)]
-        tables = [nn.Embedding(size, CELL_FEATURES, padding_idx=0) for size in sizes]
+        self.sizes = [int(space.nvec[..., field].max()) for field in range(fields)]
+        tables = [nn.Embedding(size, CELL_FEATURES, padding_idx=0) for size in self.sizes]
         self.tables = nn.ModuleList(tables)
         self.project = nn.Linear(rows * columns * CELL_FEATURES, width)
         # One thing on an empty grid is about a unit vector, as a symbol is, and so are its features: were they larger and their projection
@@ -140,8 +141,21 @@ class GridEncoder(nn.Module):
 
     def _encode(self, grid: Tensor) -> Float[Tensor, "... E"]:
         symbols = (grid.int() - self.starts).unbind(-1)
-        cells = [table(field) for table, field in zip(self.tables, symbols, strict=True)]
-        return self.project(sum(cells[1:], start=cells[0]).relu().flatten(-3))
+        if math.prod(self.sizes) <= COMBINATIONS:
+            cells = self._look_up(symbols)
+        else:
+            cells = torch.stack([table(field) for table, field in zip(self.tables, symbols, strict=True)]).sum(0).relu()
+        return self.project(cells.flatten(-3))
+
+    def _look_up(self, symbols: tuple[Tensor, ...]) -> Float[Tensor, "... rows columns F"]:
+        """The same, by a table of what each combination comes to."""
+        number, *others = symbols
+        features, *rest = (table(torch.arange(size, device=number.device)) for table, size in zip(self.tables, self.sizes, strict=True))
+        for field, size, row in zip(others, self.sizes[1:], rest, strict=True):
+            number = number * size + field
+            features = (features[:, None] + row).flatten(0, 1)
+        # Nothing at all is the first combination.
+        return nn.functional.embedding(number, features.relu(), padding_idx=0)
 
 
 class PictureEncoder(nn.Module):

@@ -22,18 +22,19 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import memories
-from benchmarks.measure import seconds
+from benchmarks.measure import seconds, verdict
 from benchmarks.rooms3d import furnished
 from envs.chance import Purpose, seeds_of
 from envs.rooms3d import camera
 from envs.rooms3d.camera import Camera
 from envs.rooms3d.world import World, four_rooms
-from memory import titans
+from memory import MEMORIES, titans
 from memory.kernels import chunkwise, hcam_recall, scan
+from memory.memory import Memory
 from training.allocator import keep_freed_memory
 from training.experiment import Experiment
 from training.graph import CapturedRollout
@@ -52,6 +53,8 @@ TESTS = {
     "titans_linear": ["tests/memories/test_kernels.py", "-k", "titans_linear or matrix_kernels"],
 }
 HEADS, LENGTH, CHUNKS, RECALLED = 4, 16, 16, 4
+# Of gru and lstm, learning from 256 rows of 512 steps and acting in 4,096 rows.
+WIDTHS = (64, 128, 256, 512)
 
 
 def main() -> bool:
@@ -149,15 +152,25 @@ def kernels(device: str, repeats: int) -> bool:
     share = 1 if on_gpu else 64
     shapes = [(max(1, rows // share), steps, width) for rows, steps, width in memories.SHAPES]
     print(f"{'':<58}{'ms':>10}{'of best':>9}{'peak MB':>9}")
-    for rows, steps, width in [(4096 // share, 1, 128), *shapes]:
+    met = [
         recall_of_chunks(device, rows, steps, width, "hcam_recall" in trusted, repeats, ceilings)
+        for rows, steps, width in [(4096 // share, 1, 128), *shapes]
+    ]
     for shape in shapes:
         linear_scan(device, shape, "scan" in trusted, repeats, ceilings)
         for rule in ("gated_scan", "delta_scan"):
             matrix_scan(rule, device, shape, "chunkwise" in trusted, repeats, ceilings)
         titans_linear(device, shape, "titans_linear" in trusted, repeats, ceilings)
-    memories.learning([name for name in ("gru", "lstm") if name in trusted or not on_gpu], shapes, device, patience=10)
-    return not on_gpu or len(trusted) == len(TESTS)
+    for name in ("gru", "lstm"):
+        if name in trusted or not on_gpu:
+            for width in WIDTHS:
+                for rows, steps in ((4096 // share, 1), (256 // share, 512)):
+                    recurrent(name, device, (rows, steps, width), repeats, ceilings)
+    untimed = [name for name in TESTS if name not in trusted] if on_gpu else []
+    for dtype in ("float32", "bfloat16") if on_gpu else ("float32",):
+        names = [name for name in (MEMORIES if on_gpu else ("gru", "lstm")) if name not in untimed]
+        memories.learning(names, shapes, device, patience=10, dtype=dtype)
+    return all(met) and not untimed
 
 
 def passes(kernel: str) -> bool:
@@ -176,8 +189,10 @@ def measured_ceilings(device: str, repeats: int) -> Ceilings:
     return Ceilings(8 * numbers / copying, 2 * side**3 / multiplying)
 
 
-def recall_of_chunks(device: str, rows: int, steps: int, width: int, trusted: bool, repeats: int, ceilings: Ceilings) -> None:
-    """Any four of the newest sixteen chunks at every step; one step without gradients is acting."""
+def recall_of_chunks(device: str, rows: int, steps: int, width: int, trusted: bool, repeats: int, ceilings: Ceilings) -> bool:
+    """Any four of the newest sixteen chunks at every step; one step without gradients is acting. Whether the kernel is as good as it is
+    to be, where there is one.
+    """
     contents = torch.randn(rows, CHUNKS + steps // LENGTH, LENGTH, width, device=device)
     query = (torch.randn(rows, steps, HEADS, width, device=device) / width**0.5).requires_grad_(steps > 1)
     oldest = torch.arange(steps, device=device)[:, None] // LENGTH
@@ -206,8 +221,12 @@ def recall_of_chunks(device: str, rows: int, steps: int, width: int, trusted: bo
     if device == "cuda":
         # Its parts are a loop that is unrolled: on a CPU there are too many to compile.
         versions |= {"plain, torch.compile": torch.compile(hcam_recall.recall_plainly, dynamic=False)}
-    for name, recall in versions.items():
-        show(name, through(recall), device, repeats, floor)
+    costs = {name: show(name, through(recall), device, repeats, floor) for name, recall in versions.items()}
+    if "Triton" not in costs:
+        return True
+    (taken, peak), (plainly_taken, plain_peak) = costs["Triton"], costs["plain, torch.compile"]
+    quick = verdict("the kernel's speed", plainly_taken / taken, 3 if steps == 1 else 4, "times that of the plain version, compiled")
+    return verdict("its peak memory", peak / plain_peak, 0.1, "of the plain version's, compiled", at_least=False) and quick
 
 
 def linear_scan(device: str, shape: tuple[int, int, int], trusted: bool, repeats: int, ceilings: Ceilings) -> None:
@@ -298,15 +317,46 @@ def titans_linear(device: str, shape: tuple[int, int, int], trusted: bool, repea
         show("plain", work, device, repeats, floor)
 
 
+def recurrent(name: str, device: str, shape: tuple[int, int, int], repeats: int, ceilings: Ceilings) -> None:
+    """Ours with resets beside cuDNN's without; one step without gradients is acting."""
+    rows, steps, width = shape
+    layers = {name: memories.built(name, width, device), f"nn.{name.upper()}": getattr(nn, name.upper())(width, width, batch_first=True)}
+    x = torch.randn(shape, device=device, requires_grad=steps > 1)
+    reset = torch.rand(rows, steps, device=device) < 0.01
+    weighting = torch.randn_like(x)
+    gates = 3 if name == "gru" else 4
+    # Forward: inputs in, outputs out. Backward: both and the outputs' gradient in, the inputs' out. Weights are small beside these.
+    moved = (2 if steps == 1 else 6) * x.nbytes
+    # Of inputs and of states with all gates' weights; twice as many on the way back.
+    products = (1 if steps == 1 else 3) * 2 * 2 * gates * x.numel() * width
+    floor = max(moved / ceilings.bytes, products / ceilings.operations)
+    print(f"{name} {'acting' if steps == 1 else 'learning'}, {rows} rows of {steps} steps, width {width}: ", end="")
+    print(f"at least {moved / 1e9:.3g} GB, {products / 1e9:.3g} GFLOP, {1e3 * floor:.3g} ms", flush=True)
+
+    def through(layer: nn.Module) -> Callable[[], object]:
+        def work() -> None:
+            with torch.set_grad_enabled(steps > 1):
+                y = layer(x, layer.start(rows), reset)[0] if isinstance(layer, Memory) else layer(x)[0]
+            if steps > 1:
+                torch.autograd.grad(y, [x, *layer.parameters()], weighting)
+
+        return work
+
+    for label, layer in layers.items():
+        show(label, through(layer.to(device)), device, repeats, floor)
+
+
 def plainly(module: ModuleType) -> AbstractContextManager[object]:
     """In which a module does not find its Triton version."""
     return patch.object(module, "triton_version", lambda *inputs: None)
 
 
-def show(name: str, work: Callable[[], object], device: str, repeats: int, floor: float | None = None) -> None:
+def show(name: str, work: Callable[[], object], device: str, repeats: int, floor: float | None = None) -> tuple[float, int]:
+    """Prints what it costs, see `cost`."""
     taken, peak = cost(work, device, repeats)
     best, memory = f"{floor / taken:.0%}" if floor else "", f"{peak / 1e6:,.0f}" if device == "cuda" else "-"
     print(f"    {name:<54}{1e3 * taken:>10.3g}{best:>9}{memory:>9}", flush=True)
+    return taken, peak
 
 
 def cost(work: Callable[[], object], device: str, repeats: int) -> tuple[float, int]:

@@ -5,9 +5,10 @@ mean over the steps that fit a third of a second, the median of three turns. "-"
 
 Learning: thousands of tokens per second, forward and backward, one step in a hundred a reset (PyTorch's layers know no resets), the median
 of as many turns. "*" where one turn took longer than `--patience` and the first, with its warming up, is all there is. Without a GPU the
-shapes have an eighth of the rows.
+shapes have an eighth of the rows. Of a memory in residual blocks also one mixer alone, which is what one nn.GRU is to be compared with:
+blocks have two layers, and most have perceptrons. TorchRL's GRU, which does know resets, where it is installed.
 
-Both: random inputs as wide as the memory, float32, settings as they are by default but for the width.
+Both: random inputs as wide as the memory, float32 (or bfloat16, by autocast), settings as they are by default but for the width.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.measure import verdict
 from memory import MEMORIES
 from memory.memory import Memory, State
+from memory.stack import Stack
 from training.allocator import keep_freed_memory
 from training.settings import load
 from training.tree import map_leaves, rows_of
@@ -35,6 +40,20 @@ TURNS = 3
 WINDOW, STEPS = 0.33, 64
 # Shapes of learning: rows, steps, width.
 SHAPES = ((2048, 100, 128), (256, 512, 256), (64, 2048, 256))
+# Memories that compute all steps of a trial at once, and from how many steps on that should pay.
+PARALLEL = (
+    "mingru",
+    "ssm",
+    "aaren",
+    "linear_attention",
+    "gated_linear",
+    "delta_rule",
+    "lightnet",
+    "rat",
+    "pararnn_gru",
+    "pararnn_lstm",
+)
+LONG = 512
 
 
 class Attention(nn.Module):
@@ -51,7 +70,7 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2).flatten(2))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=MEMORIES, metavar="NAME", help="default: all")
     parser.add_argument("--only", choices=("acting", "learning"))
@@ -59,18 +78,21 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", type=int, default=[100, 1000, 10_000], help="of acting: steps that the state has seen")
     parser.add_argument("--shapes", nargs="+", type=_shape, help="of learning: ROWSxSTEPSxWIDTH")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states may take")
     parser.add_argument("--patience", type=float, default=2.0, help="seconds that a turn may take")
     options = parser.parse_args()
     keep_freed_memory()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{where}; PyTorch {torch.__version__}, float32", flush=True)
+    print(f"{where}; PyTorch {torch.__version__}, {options.dtype}", flush=True)
     if options.only != "learning":
-        acting(options.memories, options.rows, options.trials, options.device, options.gigabytes)
-    if options.only != "acting":
-        share = 1 if options.device == "cuda" else 8
-        shapes = options.shapes or [(rows // share, steps, width) for rows, steps, width in SHAPES]
-        learning(options.memories, shapes, options.device, options.patience)
+        with computing_in(options.dtype, options.device):
+            acting(options.memories, options.rows, options.trials, options.device, options.gigabytes)
+    if options.only == "acting":
+        return 0
+    share = 1 if options.device == "cuda" else 8
+    shapes = options.shapes or [(rows // share, steps, width) for rows, steps, width in SHAPES]
+    return 0 if learning(options.memories, shapes, options.device, options.patience, options.dtype) else 1
 
 
 def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], device: str, gigabytes: float) -> None:
@@ -123,19 +145,38 @@ def step_time(memory: Memory, state: State, rows: int) -> float:
     return (time.perf_counter() - begin) / steps
 
 
-def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], device: str, patience: float) -> None:
+def computing_in(dtype: str, device: str) -> AbstractContextManager[object]:
+    return nullcontext() if dtype == "float32" else torch.autocast(device, torch.bfloat16)
+
+
+def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], device: str, patience: float, dtype: str = "float32") -> bool:
+    """Whether nothing that should be as quick as `nn.GRU` is slower."""
+    met = []
     for rows, steps, width in shapes:
-        print(f"\nlearning, {rows} rows of {steps} steps, width {width}: thousands of tokens per second, and of nn.GRU's", flush=True)
-        works = {name: _memory_work(built(name, width, device), rows, steps) for name in names}
+        print(
+            f"\nlearning, {rows} rows of {steps} steps, width {width}: {dtype}: thousands of tokens per second, and of nn.GRU's", flush=True
+        )
+        works = {}
+        for name in names:
+            memory = built(name, width, device)
+            works[name] = _memory_work(memory, rows, steps)
+            if isinstance(memory, Stack):
+                works[f"{name}, its mixer"] = _memory_work(memory.layers[0].mixer, rows, steps)
         references = {"nn.GRU": nn.GRU(width, width, batch_first=True), "nn.LSTM": nn.LSTM(width, width, batch_first=True)}
         references["scaled_dot_product"] = Attention(width)
         works |= {name: _reference_work(layer.to(device), rows, steps, width) for name, layer in references.items()}
-        times = in_turns(works, device, patience)
+        if find_spec("torchrl"):
+            works["TorchRL's GRU"] = _torchrl_work(rows, steps, width, device)
+        with computing_in(dtype, device):
+            times = in_turns(works, device, patience)
+        shares = {name: statistics.median(times["nn.GRU"]) / statistics.median(taken) for name, taken in times.items()}
         for name, taken in times.items():
-            median = statistics.median(taken)
             mark = "*" if len(taken) == 1 else " "
-            share = statistics.median(times["nn.GRU"]) / median
-            print(f"{name:<22}{rows * steps / median / 1e3:>10,.1f}{mark}{share:>10.2f}", flush=True)
+            print(f"{name:<28}{rows * steps / statistics.median(taken) / 1e3:>10,.1f}{mark}{shares[name]:>10.2f}", flush=True)
+        wanted = ["gru"] if device == "cpu" and "gru" in names else []
+        wanted += [f"{name}, its mixer" for name in PARALLEL if name in names and steps >= LONG]
+        met += [verdict(f"{name} at {steps} steps", shares[name], 1.0, "times nn.GRU's speed") for name in wanted]
+    return all(met)
 
 
 def in_turns(works: dict[str, Callable[[], object]], device: str, patience: float) -> dict[str, list[float]]:
@@ -162,6 +203,25 @@ def _memory_work(memory: Memory, rows: int, steps: int) -> Callable[[], object]:
     reset = torch.rand(rows, steps, device=x.device) < 0.01
     reset[:, 0] = True
     return lambda: memory(x, memory.start(rows), reset)[0].sum().backward()
+
+
+def _torchrl_work(rows: int, steps: int, width: int, device: str) -> Callable[[], object]:
+    """Its module learns from whole trajectories with resets at `is_init`, all of them cut apart and padded."""
+    from tensordict import TensorDict
+    from torchrl.modules import GRUModule, set_recurrent_mode
+
+    module = GRUModule(input_size=width, hidden_size=width, in_key="x", out_key="y", device=device)
+    x = torch.randn(rows, steps, width, device=device, requires_grad=True)
+    is_init = torch.rand(rows, steps, 1, device=device) < 0.01
+    is_init[:, 0] = True
+    state = torch.zeros(rows, steps, 1, width, device=device)
+
+    def work() -> None:
+        lived = TensorDict({"x": x, "is_init": is_init, "recurrent_state": state}, [rows, steps])
+        with set_recurrent_mode(True):
+            module(lived)["y"].sum().backward()
+
+    return work
 
 
 def _reference_work(layer: nn.Module, rows: int, steps: int, width: int) -> Callable[[], object]:

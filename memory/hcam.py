@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from memory.attention import WindowAttention, WindowState, may_be_true, sinusoids, steps_before
-from memory.kernels.hcam_recall import choose, recall
+from memory.kernels.hcam_recall import FEW, choose, recall
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Layers
 
@@ -169,7 +169,20 @@ class ChunkAttention(Memory):
         if x.shape[1] == 0:
             return x, state
         readable, visible, after = self._write(x, state, reset)
+        empty = self._empty(state.clock, visible.shape[2])
+        if empty:
+            readable, visible = Readable(*(side[:, empty:] for side in readable)), visible[:, :, empty:]
         return self.attend(x, readable, visible), after
+
+    def _empty(self, clock: Int[Tensor, "B"], stored: int) -> int:
+        """How many of the oldest places no row has filled yet, if few chunks are left without them: those are then all attended to, at no
+        cost for what is not there. On a GPU asking would stall.
+        """
+        if clock.device.type != "cpu":
+            return 0
+        empty = max(0, self.chunks - int(clock.max()) // self.chunk_length)
+        empty = min(empty, stored - 1)
+        return empty if stored - empty <= FEW * self.recalled else 0
 
     def attend(self, x: Float[Tensor, "B T D"], readable: Readable, visible: Bool[Tensor, "B T L"]) -> Float[Tensor, "B T D"]:
         """What the steps recall of the chunks that each may see; 0 where it may see none."""
@@ -197,7 +210,7 @@ class ChunkAttention(Memory):
         query = self.relevance_query(x) @ self.relevance_key.weight / math.sqrt(self.outputs)
         # What is chosen is compared in the state's precision.
         with torch.autocast(x.device.type, enabled=False):
-            return choose(query.to(readable.summaries.dtype), readable.summaries, visible, self.recalled)
+            return choose(query.to(readable.summaries.dtype), readable.summaries, visible, min(self.recalled, visible.shape[2]))
 
     def _query(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H D"]:
         key = self.key.weight.unflatten(0, (self.heads, -1))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.nn.functional import one_hot
 
+from agents import encoders
 from agents.agent import AgentConfig
 from agents.encoders import encoder_of
 from agents.heads import BoundedHead, head_of
@@ -93,6 +94,22 @@ def test_a_cell_of_a_grid_is_the_sum_of_its_fields_and_its_place_says_what_it_ad
     grids = [[[[6, 2], [5, 3]]], [[[5, 3], [6, 2]]], [[[7, 2], [5, 0]]], [[[7, 3], [6, 0]]]]
     # 3 + 4 on the left, 5 on the right; the other way round; -8 + 4 is cut off at 0; likewise, and 3 on the right.
     assert encode(torch.tensor(grids)[:, None])[:, 0, 0].tolist() == [57, 75, 0, 30]
+
+
+def test_many_combinations_of_symbols_are_encoded_as_few_are(monkeypatch):
+    space = gym.spaces.MultiDiscrete(np.broadcast_to([5, 4, 3], (6, 7, 3)), start=np.broadcast_to([1, 0, 2], (6, 7, 3)))
+    encode = encoder_of(space, 8)
+    grid = torch.as_tensor(np.stack([space.sample() for _ in range(30)]))[:, None]
+    found = []
+    for most in (5 * 4 * 3, 5 * 4 * 3 - 1):
+        monkeypatch.setattr(encoders, "COMBINATIONS", most)
+        encode.zero_grad()
+        encoded = encode(grid)
+        encoded.square().sum().backward()
+        found.append([encoded.detach(), *(parameter.grad.clone() for parameter in encode.parameters())])
+    for few, many in zip(*found, strict=True):
+        assert few.abs().sum() > 0
+        torch.testing.assert_close(few, many)
 
 
 def test_nothing_on_a_grid_adds_nothing_and_learns_nothing():

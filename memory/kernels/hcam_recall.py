@@ -21,6 +21,8 @@ from memory.kernels.choice import triton_version
 
 # How many numbers of contents are fetched at a time: about what a core's cache holds; on a GPU enough work for all of it.
 _FETCHED, _FETCHED_ON_GPU = 2**18, 2**27
+# Up to so many chunks for each that is recalled, a CPU attends to all of them: large products cost less than many fetches.
+FEW = 4
 
 
 def choose(
@@ -56,8 +58,15 @@ def recall_plainly(
     chosen: Int64[Tensor, "B T K"],
     weights: Float[Tensor, "B T K"],
 ) -> Float[Tensor, "B T H D"]:
-    """`recall` in PyTorch alone. A few steps' chunks are fetched at a time, and again on the way back."""
+    """`recall` in PyTorch alone. A few steps' chunks are fetched at a time, and again on the way back; where there are few chunks on a CPU,
+    all are attended to, and those not chosen count for nothing."""
     rows, steps, heads, width = query.shape
+    chunks, recalled = contents.shape[1], chosen.shape[2]
+    if query.device.type == "cpu" and chunks <= FEW * recalled:
+        line = contents.detach().flatten(1, 2)
+        attention = (query.flatten(1, 2) @ line.transpose(1, 2)).view(rows, steps, heads, chunks, -1).softmax(-1)
+        shares = weights.new_zeros(rows, steps, chunks).scatter_add(2, chosen, weights)
+        return ((attention * shares[:, :, None, :, None]).flatten(3).flatten(1, 2) @ line).view(query.shape)
     first = torch.arange(rows, device=query.device)[:, None, None] * contents.shape[1]
     read: Tensor = _Recall.apply(
         query.reshape(rows * steps, heads, width), contents.flatten(0, 1), (chosen + first).flatten(0, 1), weights.flatten(0, 1)
