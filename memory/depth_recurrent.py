@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memory.gru import GRUConfig
-from memory.memory import Memory, MemoryConfig, require_positive
+from memory.memory import Memory, MemoryConfig, for_trials, require_positive
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class DepthRecurrentConfig:
         if core.width not in (unset, self.width):
             raise ValueError(f"DepthRecurrentConfig.core.width is {core.width}; want the block's own width, {self.width}")
         return dataclasses.replace(core, width=self.width)
+
+    def for_trials(self, steps: int) -> DepthRecurrentConfig:
+        return dataclasses.replace(self, core=for_trials(self.core, steps))
 
     def build(self, inputs: int) -> DepthRecurrent:
         return DepthRecurrent(inputs, self.width, self.core_as_wide().build(self.width), self.iterations)

@@ -12,7 +12,7 @@ serves the newest steps, which are in no chunk yet.
 
 As published, gradients reach the weights and the projections and never what is stored. The paper leaves writing open; here a chunk holds
 the layer's own x_t (after its LayerNorm), is written when its C-th step has passed and is seen by the step after that; the store keeps the
-newest M chunks of the trial (as many as a trial has, and nothing is ever forgotten); a place not yet written weighs nothing, and a step
+newest M chunks of the trial, or with `grows` all of them; a place not yet written weighs nothing, and a step
 with nothing to recall gets y_t = 0. Resets begin trials, so a store lasts over the episodes of one.
 
 State per row: layers (M C D + M D + (C - 1) D + 1 + 2 W D + 1) numbers: contents, summaries, the open chunk and a clock, and the
@@ -25,7 +25,7 @@ per step that looks at it nor as a second copy in the state. What is stored has 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,9 @@ from memory.stack import Layers
 class HCAMConfig:
     """width: D. layers. heads: H, which divide D, of both attentions. chunk_length: C. chunks: M, of the store; the oldest make way.
 
+    grows: the store grows with the trial, to as many chunks as the longest trial of the experiment fills, whatever `chunks` says: nothing
+    is forgotten. Its place is kept free from the start, for a state's shape may not change; on a CPU what is not filled yet costs no time
+    while at most four times as many chunks are filled as are recalled.
     recalled: k, the chunks that a step looks into. place_code: whether steps know their place in the chunk. window: W, the steps that the
     local attention sees besides the present one. expansion: the perceptrons' hidden width in units of D.
     """
@@ -51,6 +54,7 @@ class HCAMConfig:
     heads: int = 4
     chunk_length: int = 16
     chunks: int = 16
+    grows: bool = False
     recalled: int = 4
     place_code: bool = True
     window: int = 16
@@ -67,6 +71,9 @@ class HCAMConfig:
             raise ValueError(f"HCAMConfig.recalled is {self.recalled}; want at most HCAMConfig.chunks, which is {self.chunks}")
         require_positive("HCAMConfig.window", self.window)
         require_positive("HCAMConfig.expansion", self.expansion)
+
+    def for_trials(self, steps: int) -> HCAMConfig:
+        return replace(self, chunks=max(self.recalled, steps // self.chunk_length)) if self.grows else self
 
     def build(self, inputs: int) -> Layers:
         return Layers(inputs, self.width, [HCAMLayer(self) for _ in range(self.layers)])

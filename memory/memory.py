@@ -53,6 +53,12 @@ class MemoryConfig(Protocol):
     def build(self, inputs: int) -> Memory: ...
 
 
+def for_trials(config: MemoryConfig, steps: int) -> MemoryConfig:
+    """The config for trials of so many steps, if it has a method `for_trials`: a store may be as large as a trial needs."""
+    fitted: MemoryConfig = config.for_trials(steps) if hasattr(config, "for_trials") else config
+    return fitted
+
+
 def require_positive(name: str, value: int) -> None:
     if not 1 <= value <= 65_536:
         raise ValueError(f"{name} is {value}; want a whole number from 1 to 65,536")

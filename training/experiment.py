@@ -13,6 +13,7 @@ from agents.encoders import has_scenery
 from envs.chance import Purpose, seeds_of
 from envs.game import Game, Observation, Role, role_of_seat
 from envs.iterated_dilemma import IteratedDilemma
+from memory.memory import for_trials
 from training.algorithms import A2C, PPO, StraightThrough, Supervised
 from training.curriculum import Curriculum
 from training.identity import role_with_identities
@@ -67,6 +68,9 @@ class Experiment:
             raise ValueError(f"seed is {self.seed}; want a whole number of 64 bits")
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device is {self.device!r}; want 'cpu' or 'cuda'")
+        memory = for_trials(self.agent.memory, self.steps)
+        if memory != self.agent.memory:
+            object.__setattr__(self, "agent", replace(self.agent, memory=memory))
         self.curriculum.check_fits(self.game)
         if self.curriculum.raises and self.algorithm.shows:
             raise ValueError(

@@ -1,14 +1,19 @@
 """Hierarchical chunk attention against the released layer's numbers, a loop that is written out, and plays worked by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from agents.agent import AgentConfig
+from envs.iterated_dilemma import prisoners_dilemma
 from memory import attention, hcam
+from memory.depth_recurrent import DepthRecurrentConfig
 from memory.hcam import ChunkAttention, HCAMConfig, Readable
 from memory.kernels import hcam_recall
+from training.experiment import Experiment
 
 DATA = Path(__file__).parent.parent / "data"
 WEIGHTS = {
@@ -204,7 +209,9 @@ def test_what_is_looked_into_is_named_by_its_age():
     assert seen["weights"][0, 1].tolist() == [1, 0]
 
 
-def test_chunks_fetched_in_parts_give_the_same_as_all_at_once(monkeypatch):
+@pytest.mark.parametrize("few", [0, 4])
+def test_chunks_fetched_in_parts_or_all_attended_to_give_the_same_as_all_fetched_at_once(few, monkeypatch):
+    monkeypatch.setattr(hcam_recall, "FEW", few)
     luck = torch.Generator().manual_seed(5)
     query, contents, weights = (
         torch.randn(shape, generator=luck, dtype=torch.float64) for shape in ((2, 5, 2, 4), (2, 6, 3, 4), (2, 5, 2))
@@ -229,6 +236,43 @@ def test_a_step_with_fewer_chunks_than_it_may_recall_shares_its_weight_among_the
     chosen, weights = hcam_recall.choose(query, summaries, visible, 3)
     assert sorted(chosen[0, 0, :2].tolist()) == [1, 2]
     assert weights.tolist() == [[[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]]
+
+
+def test_leaving_out_what_is_not_filled_yet_changes_nothing(monkeypatch):
+    memory = mixer(chunks=9, recalled=2)
+    x, reset = random_trials(7, 3, 26, 0.05)
+    found = []
+    for few in (0, 4):
+        for module in (hcam_recall, hcam):
+            monkeypatch.setattr(module, "FEW", few)
+        memory.zero_grad()
+        state, outputs = memory.start(3), []
+        for part, begins in zip(x.split(2, 1), reset.split(2, 1), strict=True):
+            y, state = memory(part, state, begins)
+            outputs.append(y)
+        torch.cat(outputs, 1).square().sum().backward()
+        found.append([torch.cat(outputs, 1).detach(), *state, *(parameter.grad.clone() for parameter in memory.parameters())])
+    assert memory._empty(torch.tensor([0, 7]), 9) == 7
+    assert memory._empty(torch.tensor([0, 0]), 9) == 8
+    assert memory._empty(torch.tensor([0, 3]), 20) == 0
+    for without, with_all in zip(*found, strict=True):
+        torch.testing.assert_close(without, with_all)
+
+
+def test_a_store_that_grows_has_room_for_the_longest_trial_of_the_experiment_and_forgets_nothing():
+    config = HCAMConfig(width=4, layers=1, heads=2, chunk_length=3, chunks=2, recalled=2, grows=True, window=2)
+    experiment = Experiment(agent=AgentConfig(memory=config), game=prisoners_dilemma(), episodes=2)
+    assert experiment.steps == 200
+    assert experiment.agent.memory == replace(config, chunks=66)
+    assert replace(experiment, episodes=1).agent.memory == replace(config, chunks=33)
+    bounded = replace(config, grows=False)
+    assert Experiment(agent=AgentConfig(memory=bounded)).agent.memory == bounded
+    around = DepthRecurrentConfig(width=4, core=config)
+    assert Experiment(agent=AgentConfig(memory=around)).agent.memory.core.chunks == 33
+    memory = experiment.agent.memory.build(4)
+    x, reset = random_trials(8, 1, 200, 0.0)
+    _, state = memory(x.float(), memory.start(1), reset)
+    assert state[0].chunks.summaries.abs().sum(2).gt(0).all()
 
 
 def test_where_asking_would_stall_the_device_the_same_is_recalled_and_kept(monkeypatch):

@@ -281,6 +281,50 @@ def test_a_kernel_is_an_operator_that_autograd_and_torch_compile_accept(name):
     torch.library.opcheck(kernel.operator, kernel.arguments(*inputs, *kernel.flags))
 
 
+class Learner(torch.nn.Module):
+    """A kernel all of whose real inputs are parameters."""
+
+    def __init__(self, kernel, inputs):
+        super().__init__()
+        self.kernel = kernel
+        self.inputs = [torch.nn.Parameter(x) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
+        for number, x in enumerate(self.inputs):
+            if isinstance(x, torch.nn.Parameter):
+                self.register_parameter(f"input_{number}", x)
+
+    def forward(self, scale):
+        outputs = tensors(self.kernel.operator(*self.kernel.arguments(*self.inputs, *self.kernel.flags)))
+        return sum((scale * x).square().sum() for x in outputs if x.requires_grad)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    torch.distributed.init_process_group("nccl" if ON_GPU else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_learns_in_a_compiled_graph_without_breaks_and_in_distributed_data_parallel(name, alone):
+    torch.compiler.reset()
+    kernel = KERNELS[name]
+    scale = torch.tensor(0.5, device=DEVICE)
+    found = []
+    for wrap in (
+        lambda module: module,
+        lambda module: torch.compile(module, backend="aot_eager", fullgraph=True),
+        torch.nn.parallel.DistributedDataParallel,
+    ):
+        module = Learner(kernel, each(lambda x: x.to(DEVICE), kernel.inputs(2, 6, 5)))
+        loss = wrap(module)(scale)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in module.parameters())])
+    assert len(found[0]) > 2
+    for others in found[1:]:
+        for other, own in zip(others, found[0], strict=True):
+            torch.testing.assert_close(other, own)
+
+
 def on_a_gpu(*inputs):
     """Tensors that say that they are on a GPU and hold nothing."""
     return each(lambda x: torch.empty_like(x, device="cuda"), inputs)
