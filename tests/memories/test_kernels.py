@@ -287,13 +287,14 @@ class Learner(torch.nn.Module):
     def __init__(self, kernel, inputs):
         super().__init__()
         self.kernel = kernel
-        self.inputs = [torch.nn.Parameter(x) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
+        given = kernel.arguments(*inputs, *kernel.flags)
+        self.inputs = [torch.nn.Parameter(x.detach()) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in given]
         for number, x in enumerate(self.inputs):
             if isinstance(x, torch.nn.Parameter):
                 self.register_parameter(f"input_{number}", x)
 
     def forward(self, scale):
-        outputs = tensors(self.kernel.operator(*self.kernel.arguments(*self.inputs, *self.kernel.flags)))
+        outputs = tensors(self.kernel.operator(*self.inputs))
         return sum((scale * x).square().sum() for x in outputs if x.requires_grad)
 
 
