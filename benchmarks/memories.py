@@ -4,9 +4,10 @@ Acting: microseconds per agent and step, after trials of some lengths. A row's s
 mean over the steps that fit a third of a second, the median of three turns. "-" where the states alone would take more than `--gigabytes`.
 
 Learning: thousands of tokens per second, forward and backward, one step in a hundred a reset (PyTorch's layers know no resets), the median
-of as many turns. "*" where one turn took longer than `--patience` and the first, with its warming up, is all there is. Without a GPU the
-shapes have an eighth of the rows. Of a memory in residual blocks also one mixer alone, which is what one nn.GRU is to be compared with:
-blocks have two layers, and most have perceptrons. TorchRL's GRU, which does know resets, where it is installed.
+of as many turns. "*" where one turn took longer than `--patience` and the first, with its warming up, is all there is; "(N rows)" where no
+more fit, by what one row keeps for the way back. Without a GPU the shapes have an eighth of the rows. Of a memory in residual blocks also
+one mixer alone, which is what one nn.GRU is to be compared with: blocks have two layers, and most have perceptrons. TorchRL's GRU, which
+does know resets, where it is installed.
 
 Both: random inputs as wide as the memory, float32 (or bfloat16, by autocast), settings as they are by default but for the width.
 """
@@ -79,7 +80,7 @@ def main() -> int:
     parser.add_argument("--shapes", nargs="+", type=_shape, help="of learning: ROWSxSTEPSxWIDTH")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
-    parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states may take")
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states, or all that is kept, may take")
     parser.add_argument("--patience", type=float, default=2.0, help="seconds that a turn may take")
     options = parser.parse_args()
     keep_freed_memory()
@@ -92,7 +93,7 @@ def main() -> int:
         return 0
     share = 1 if options.device == "cuda" else 8
     shapes = options.shapes or [(rows // share, steps, width) for rows, steps, width in SHAPES]
-    return 0 if learning(options.memories, shapes, options.device, options.patience, options.dtype) else 1
+    return 0 if learning(options.memories, shapes, options.device, options.patience, options.gigabytes, options.dtype) else 1
 
 
 def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], device: str, gigabytes: float) -> None:
@@ -149,19 +150,27 @@ def computing_in(dtype: str, device: str) -> AbstractContextManager[object]:
     return nullcontext() if dtype == "float32" else torch.autocast(device, torch.bfloat16)
 
 
-def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], device: str, patience: float, dtype: str = "float32") -> bool:
+def learning(
+    names: Sequence[str],
+    shapes: Sequence[tuple[int, int, int]],
+    device: str,
+    patience: float,
+    gigabytes: float,
+    dtype: str = "float32",
+) -> bool:
     """Whether nothing that should be as quick as `nn.GRU` is slower."""
     met = []
     for rows, steps, width in shapes:
         print(
-            f"\nlearning, {rows} rows of {steps} steps, width {width}: {dtype}: thousands of tokens per second, and of nn.GRU's", flush=True
+            f"\nlearning, {rows} rows of {steps} steps, width {width}, {dtype}: thousands of tokens per second, and of nn.GRU's", flush=True
         )
-        works = {}
+        memories: dict[str, Memory] = {}
         for name in names:
-            memory = built(name, width, device)
-            works[name] = _memory_work(memory, rows, steps)
+            memory = memories[name] = built(name, width, device)
             if isinstance(memory, Stack):
-                works[f"{name}, its mixer"] = _memory_work(memory.layers[0].mixer, rows, steps)
+                memories[f"{name}, its mixer"] = memory.layers[0].mixer
+        fit = {name: min(rows, max(1, int(1e9 * gigabytes / kept(memory, steps)))) for name, memory in memories.items()}
+        works = {name: _memory_work(memory, fit[name], steps) for name, memory in memories.items()}
         references = {"nn.GRU": nn.GRU(width, width, batch_first=True), "nn.LSTM": nn.LSTM(width, width, batch_first=True)}
         references["scaled_dot_product"] = Attention(width)
         works |= {name: _reference_work(layer.to(device), rows, steps, width) for name, layer in references.items()}
@@ -169,10 +178,12 @@ def learning(names: Sequence[str], shapes: Sequence[tuple[int, int, int]], devic
             works["TorchRL's GRU"] = _torchrl_work(rows, steps, width, device)
         with computing_in(dtype, device):
             times = in_turns(works, device, patience)
-        shares = {name: statistics.median(times["nn.GRU"]) / statistics.median(taken) for name, taken in times.items()}
+        speeds = {name: fit.get(name, rows) * steps / statistics.median(taken) for name, taken in times.items()}
+        shares = {name: speed / speeds["nn.GRU"] for name, speed in speeds.items()}
         for name, taken in times.items():
             mark = "*" if len(taken) == 1 else " "
-            print(f"{name:<28}{rows * steps / statistics.median(taken) / 1e3:>10,.1f}{mark}{shares[name]:>10.2f}", flush=True)
+            fewer = f"  ({fit[name]} rows)" if fit.get(name, rows) < rows else ""
+            print(f"{name:<28}{speeds[name] / 1e3:>10,.1f}{mark}{shares[name]:>10.2f}{fewer}", flush=True)
         wanted = ["gru"] if device == "cpu" and "gru" in names else []
         wanted += [f"{name}, its mixer" for name in PARALLEL if name in names and steps >= LONG]
         met += [verdict(f"{name} at {steps} steps", shares[name], 1.0, "times nn.GRU's speed") for name in wanted]
@@ -198,10 +209,31 @@ def in_turns(works: dict[str, Callable[[], object]], device: str, patience: floa
     return {name: times[name] for name in works}
 
 
-def _memory_work(memory: Memory, rows: int, steps: int) -> Callable[[], object]:
+def kept(memory: Memory, steps: int) -> int:
+    """Bytes that learning keeps of one row for the way back."""
+    storages: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in memory.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        x, reset = _inputs(memory, 1, steps)
+        y, _ = memory(x, memory.start(1), reset)
+    return y.nbytes + sum(size for place, size in storages.items() if place not in weights)
+
+
+def _inputs(memory: Memory, rows: int, steps: int) -> tuple[Tensor, Tensor]:
     x = torch.randn(rows, steps, memory.inputs, device=_device(memory), requires_grad=True)
     reset = torch.rand(rows, steps, device=x.device) < 0.01
     reset[:, 0] = True
+    return x, reset
+
+
+def _memory_work(memory: Memory, rows: int, steps: int) -> Callable[[], object]:
+    x, reset = _inputs(memory, rows, steps)
     return lambda: memory(x, memory.start(rows), reset)[0].sum().backward()
 
 
