@@ -21,6 +21,7 @@ from agents.occupant import Decision
 from agents.pointer import ItemsEncoder, item_features
 from envs.chance import Purpose, fold
 from envs.game import Answer, Observation
+from memory.budget import check_size
 from memory.gru import GRUConfig
 from memory.memory import MemoryConfig
 
@@ -79,6 +80,7 @@ class AgentConfig:
             raise ValueError(f"acts is {self.acts!r}; want 'sample' or 'best'")
         if self.remembers not in ("trial", "episode"):
             raise ValueError(f"remembers is {self.remembers!r}; want 'trial' or 'episode'")
+        check_size(self.memory, self.embedding)
 
     def build(self, observation_space: gym.spaces.Dict, action_space: gym.Space[Any], seed: int, first: Observation | None = None) -> Agent:
         """A new agent whose first weights are a function of `seed` and of `first`, [N, ...]: what is seen before anything happens."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +19,28 @@ def parameters_of(config: MemoryConfig, inputs: int) -> int:
     """How many parameters the memory has. Builds it without memory for its numbers, and draws nothing from anybody's luck."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in config.build(inputs).parameters())
+
+
+def check_size(config: MemoryConfig, inputs: int) -> None:
+    """Raises ValueError for a memory that no machine holds, before anybody asks the machine for it."""
+    numbers = sorted((number for number in _numbers(dataclasses.astuple(config)) if number > 0), reverse=True)  # type: ignore[call-overload]
+    # To build even the shape of a memory takes PyTorch a second, the first time; few settings are worth it.
+    if math.prod(numbers[:3]) < 10**7:
+        return
+    with torch.device("meta"):
+        memory = config.build(inputs)
+    parameters = sum(parameter.numel() for parameter in memory.parameters())
+    for count, most, what in ((memory.state_size, 10**8, "numbers per row"), (parameters, 10**10, "parameters")):
+        if count > most:
+            raise ValueError(f"memory is {type(config).__name__} of {count:,} {what}; want at most {most:,}")
+
+
+def _numbers(values: tuple[Any, ...]) -> Iterator[int]:
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _numbers(value)
+        elif isinstance(value, int):
+            yield value
 
 
 def with_parameters(config: MemoryConfig, inputs: int, target: int) -> MemoryConfig:

@@ -21,7 +21,9 @@ from envs.chance import Purpose, fold, seeds_of, uniform
 from envs.game import ACTION_MASK
 from envs.iterated_dilemma import IteratedDilemma
 from memory import MEMORIES
+from memory.frame_stack import FrameStackConfig
 from memory.gru import GRUConfig
+from memory.hcam import HCAMConfig
 from training.settings import load
 from training.tree import named_leaves, rows_of
 
@@ -94,6 +96,18 @@ def test_a_cell_of_a_grid_is_the_sum_of_its_fields_and_its_place_says_what_it_ad
     grids = [[[[6, 2], [5, 3]]], [[[5, 3], [6, 2]]], [[[7, 2], [5, 0]]], [[[7, 3], [6, 0]]]]
     # 3 + 4 on the left, 5 on the right; the other way round; -8 + 4 is cut off at 0; likewise, and 3 on the right.
     assert encode(torch.tensor(grids)[:, None])[:, 0, 0].tolist() == [57, 75, 0, 30]
+
+
+@pytest.mark.parametrize(
+    ("memory", "complaint"),
+    [
+        (HCAMConfig(chunks=65_536, chunk_length=65_536), "memory is HCAMConfig of 2,19[0-9,]* numbers per row; want at most 100,000,000"),
+        (FrameStackConfig(frames=65_536, width=65_536), "memory is FrameStackConfig of [0-9,]* parameters; want at most 10,000,000,000"),
+    ],
+)
+def test_what_no_machine_holds_is_refused_by_name(memory, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        AgentConfig(memory=memory)
 
 
 def test_many_combinations_of_symbols_are_encoded_as_few_are(monkeypatch):

@@ -140,8 +140,8 @@ class MemoryBenchmark:
 
     memories, tasks: names with commas between, or "all". seeds: how many, from 0. parameters: of each memory, as near as its widths allow.
     layers: of those that consist of blocks. iterations: of each cell (0: as many as `TASKS` says). trials: to test a cell on. seconds: a
-    cell's time. workers: cells at a time (0: as many as there are cores). writes_results: whether the table goes into docs/results.md in
-    the end.
+    cell's time. workers: cells at a time (0: as many as there are cores). writes_results: whether table and figure go into docs/results.md
+    in the end.
     """
 
     memories: str = "all"
@@ -284,7 +284,7 @@ def carry_out(benchmark: MemoryBenchmark, directory: Path, tell: Callable[[str],
     finally:
         board.close()
     if benchmark.writes_results:
-        write_results(table(benchmark, rows_of(benchmark, done, failed)))
+        write_results(table(benchmark, rows_of(benchmark, done, failed)), (directory / "figure.png").read_bytes())
     return failed
 
 
@@ -416,14 +416,17 @@ def _figure(benchmark: MemoryBenchmark, rows: list[Row], board: Board, step: int
     return board.dots(NAME, panels, benchmark.memory_names, "share right (dashed: chance)", chance, step)
 
 
-def write_results(text: str, file: Path = RESULTS) -> None:
-    """Puts the text between the two marks of a page. Raises BadInput where they are missing."""
+def write_results(text: str, figure: bytes, file: Path = RESULTS) -> None:
+    """Puts the text and the figure, as a file beside the page, between its two marks. Raises BadInput where they are missing."""
     page = file.read_text()
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BadInput(f"{file} has no place for the table; want the lines {BEGIN} and {END}")
-    write_atomically(file, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+    picture = file.with_name(f"{NAME}.png")
+    write_atomically(picture, figure)
+    link = f"![share right by memory, as trained and ten times longer]({picture.name})"
+    write_atomically(file, f"{before}{begin}\n\n{text}\n{link}\n\n{end}{after}".encode())
 
 
 def _read(file: Path) -> dict[str, Any] | None:
