@@ -6,11 +6,14 @@
     h_t = o_t * tanh(c_t)
 
 State per row: 2 D numbers. A reset replaces h_{t-1} and c_{t-1} by zero. The forget gate's bias begins at 1 (Jozefowicz et al. 2015).
+
+On a CPU, in single precision, what lies between steps with a reset is left to PyTorch's own LSTM (oneDNN's), where that is long enough.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +23,9 @@ from torch import Tensor, nn
 from memory.gru import steps_with_a_reset
 from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_positive
+
+# Steps without a reset from which on PyTorch's own LSTM is the faster.
+LONG = 16
 
 
 class LSTMState(NamedTuple):
@@ -63,10 +69,38 @@ class LSTM(Memory):
     def forward(self, x: Float[Tensor, "B T E"], state: LSTMState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], LSTMState]:
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.width), state
+        pieces = self._pieces(x, state, reset)
+        if pieces:
+            return self._by_pytorch(x, state, reset, pieces)
         # The recurrence keeps its precision under autocast.
         gates = self.from_input(x.transpose(0, 1)).to(state.hidden.dtype)
         hidden, cell = lstm_sequence(gates, state.hidden, state.cell, reset.T, self.from_hidden)
         return hidden.transpose(0, 1), LSTMState(hidden[-1], cell)
+
+    def _pieces(self, x: Tensor, state: LSTMState, reset: Tensor) -> list[int]:
+        """Lengths of the pieces in which nobody forgets but at the first step, if PyTorch's LSTM is to take them; else none."""
+        steps, types = x.shape[1], {x.dtype, state.hidden.dtype, state.cell.dtype, self.from_hidden.dtype}
+        if x.device.type != "cpu" or types != {torch.float32} or torch.is_autocast_enabled("cpu") or steps < LONG:
+            return []
+        forgets = steps_with_a_reset(reset.T)
+        first = [0, *(t for t in range(1, steps) if forgets[t])]
+        return [after - before for before, after in pairwise([*first, steps])] if steps >= LONG * len(first) else []
+
+    def _by_pytorch(self, x: Tensor, state: LSTMState, reset: Tensor, pieces: list[int]) -> tuple[Tensor, LSTMState]:
+        # Its gates are i, f, g, o.
+        inputs, biases, hiddens = (
+            torch.cat([i, f, g, o])
+            for i, f, o, g in (side.chunk(4) for side in (self.from_input.weight, self.from_input.bias, self.from_hidden))
+        )
+        weights = [inputs, hiddens, biases, torch.zeros_like(biases)]
+        hidden, cell = state
+        outputs = []
+        for part, forgets in zip(x.split(pieces, 1), reset.split(pieces, 1), strict=True):
+            hidden, cell = (side.masked_fill(forgets[:, :1], 0.0) for side in (hidden, cell))
+            output, last, last_cell = torch.lstm(part, (hidden[None], cell[None]), weights, True, 1, 0.0, self.training, False, True)
+            hidden, cell = last[0], last_cell[0]
+            outputs.append(output)
+        return torch.cat(outputs, 1), LSTMState(hidden, cell)
 
 
 def lstm_sequence(

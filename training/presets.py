@@ -412,7 +412,7 @@ def ballet_symbols_quick() -> Experiment:
 
     Two layers of attention over the whole trial, 64 wide, which also forecast what is seen next: to do that they must know the dances.
     Promise, on luck that no run trains on: the right dancer in more than 0.9 of trials, where chance gives 0.5
-    (0.983, 0.981 and 0.976 on seeds 0 to 2). Ten minutes of two cores; for the first hundred iterations it walks up to either.
+    (0.970, 0.979 and 0.925 on seeds 0 to 2). Five minutes of two cores; for the first hundred iterations it walks up to either.
     """
     game = Ballet(pixels=False, limit=66)
     return Experiment(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from memory import lstm
 from memory.lstm import LSTMConfig, LSTMState, lstm_sequence
 
 INPUTS, WIDTH = 3, 4
@@ -73,6 +74,28 @@ def test_one_call_of_torchs_lstm_over_all_steps_agrees_too():
     oracle_y, (hidden, cell) = oracle(x)
     torch.testing.assert_close(y, oracle_y)
     torch.testing.assert_close(tuple(after), (hidden[0], cell[0]))
+
+
+def test_long_pieces_between_resets_are_left_to_pytorch_with_the_same_result(monkeypatch):
+    ours, _ = lstm_and_oracle()
+    ours.float()
+    x, state, reset = inputs(8, 5, 48, 0.0)
+    reset[1, 0] = reset[2:4, 16] = reset[4, 20] = reset[4, 22] = True
+    assert ours._pieces(x.float(), ours.start(5), reset) == []
+    reset[4, 20:] = False
+    assert ours._pieces(x, state, reset) == []
+    found = []
+    for long in (16, 25):
+        monkeypatch.setattr(lstm, "LONG", long)
+        single = LSTMState(*(part.detach().float().requires_grad_() for part in state))
+        given = x.detach().float().requires_grad_()
+        assert ours._pieces(given, single, reset) == ([16, 32] if long == 16 else [])
+        y, after = ours(given, single, reset)
+        loss = y.square().sum() + after.hidden.sin().sum() + after.cell.square().sum()
+        found.append([y, *after, *torch.autograd.grad(loss, [given, *single, *ours.parameters()])])
+    for by_pytorch, own in zip(*found, strict=True):
+        assert own.abs().sum() > 0
+        torch.testing.assert_close(by_pytorch, own, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("resets", [0.0, 0.4])
