@@ -86,17 +86,20 @@ def main() -> int:
     keep_freed_memory()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}; PyTorch {torch.__version__}, {options.dtype}", flush=True)
+    met = True
     if options.only != "learning":
         with computing_in(options.dtype, options.device):
-            acting(options.memories, options.rows, options.trials, options.device, options.gigabytes)
+            met = acting(options.memories, options.rows, options.trials, options.device, options.gigabytes)
     if options.only == "acting":
-        return 0
+        return 0 if met else 1
     share = 1 if options.device == "cuda" else 8
     shapes = options.shapes or [(rows // share, steps, width) for rows, steps, width in SHAPES]
-    return 0 if learning(options.memories, shapes, options.device, options.patience, options.gigabytes, options.dtype) else 1
+    return 0 if learning(options.memories, shapes, options.device, options.patience, options.gigabytes, options.dtype) and met else 1
 
 
-def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], device: str, gigabytes: float) -> None:
+def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], device: str, gigabytes: float) -> bool:
+    """Whether no memory acts more slowly late in a long trial: all are bounded, and by the last length but one those that fill are full."""
+    growth: dict[str, list[float]] = {}
     lengths = "".join(f"{length:>10,}" for length in trials)
     print("\nacting, microseconds per agent and step\n" + f"{'memory':<22}{'rows':>6}{'kB a row':>10}  after{lengths} steps", flush=True)
     for name in names:
@@ -105,16 +108,28 @@ def acting(names: Sequence[str], rows: Sequence[int], trials: Sequence[int], dev
             states = [seen(memory, length, device) for length in trials]
             for count in rows:
                 kilobytes = 4 * memory.state_size / 1e3
-                figures = _acting(memory, count, states) if count * kilobytes < 1e6 * gigabytes else ["-"] * len(trials)
+                fits = count * kilobytes < 1e6 * gigabytes
+                taken = _acting(memory, count, states) if fits else []
+                if fits and len(trials) > 1:
+                    growth.setdefault(name, []).append(taken[-1] / taken[-2])
+                figures = [f"{1e6 * each / count:,.3g}" for each in taken] or ["-"] * len(trials)
                 print(f"{name:<22}{count:>6,}{kilobytes:>10,.1f}       " + "".join(f"{figure:>10}" for figure in figures), flush=True)
+    if not growth:
+        return True
+    # The least of its rows, for a machine has hiccups and a memory that slows down does so in all.
+    slower = {name: min(ratios) for name, ratios in growth.items()}
+    worst = max(slower, key=slower.__getitem__)
+    what = f"acting after {trials[-1]:,} steps in units of acting after {trials[-2]:,}, the slowest to stay the same ({worst})"
+    return verdict(what, slower[worst], 1.25, "times", at_least=False)
 
 
-def _acting(memory: Memory, rows: int, states: Sequence[State]) -> list[str]:
+def _acting(memory: Memory, rows: int, states: Sequence[State]) -> list[float]:
+    """Seconds of a step, by state."""
     times: list[list[float]] = [[] for _ in states]
     for _ in range(TURNS):
         for state, taken in zip(states, times, strict=True):
             taken.append(step_time(memory, rows_of(state, torch.zeros(rows, dtype=torch.int64)), rows))
-    return [f"{1e6 * statistics.median(taken) / rows:,.3g}" for taken in times]
+    return [statistics.median(taken) for taken in times]
 
 
 def built(name: str, width: int, device: str) -> Memory:

@@ -19,7 +19,8 @@ Acting is a step of these. Learning takes all states of a trial as the unknowns 
 the residual r_t = f(h_{t-1}, x_t) - h_t and the Jacobian J_t (diagonal, or 2 x 2 blocks of diagonals), the correction is
 d_t = J_t d_{t-1} + r_t, a linear scan. Gradients are one such scan backwards, whichever way the states were found. Newton's method
 diverges when recurrent weights are large, hence their bound; what has not converged is played step by step (see `guard` for what that
-costs on a GPU). B is block-diagonal. State per row: D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
+costs on a GPU). Where one step of all rows is work enough for a CPU, all is: in order every number is read once and not once per iteration.
+B is block-diagonal. State per row: D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memory.kernels.scan import linear_scan
+from memory.gru import steps_with_a_reset
+from memory.kernels.scan import is_work_enough, linear_scan
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Stack
 
@@ -173,6 +175,8 @@ class _ParaRNN(Memory):
     @torch.no_grad()
     def _solve(self, gates: Tensor, first: Tensor, reset: Tensor) -> Float[Tensor, "B T N D"]:
         """All states, by Newton's method from f(0, x_t)."""
+        if is_work_enough(first):
+            return self._loop(gates, first, reset)
         asks = _may_ask(gates)
         rounding = torch.finfo(gates.dtype).eps
         # A state is a mean of numbers from -1 to 1 and of the state before it.
@@ -195,11 +199,13 @@ class _ParaRNN(Memory):
         return units.where(converged, self._loop(gates, first, reset))
 
     def _loop(self, gates: Tensor, first: Tensor, reset: Tensor) -> Float[Tensor, "B T N D"]:
-        units, before = [], first[:, None]
+        units, before = torch.empty(*gates.shape[:2], *first.shape[1:], dtype=first.dtype, device=first.device), first[:, None]
+        forgets = steps_with_a_reset(reset.T)
         for t in range(gates.shape[1]):
-            before = self.step(gates[:, t : t + 1], before.masked_fill(reset[:, t, None, None, None], 0.0))
-            units.append(before)
-        return torch.cat(units, 1)
+            if forgets[t]:
+                before = before.masked_fill(reset[:, t, None, None, None], 0.0)
+            before = units[:, t : t + 1].copy_(self.step(gates[:, t : t + 1], before))
+        return units
 
 
 class ParaGRU(_ParaRNN):
@@ -291,10 +297,16 @@ def _forgetting(jacobian: Float[Tensor, "B T N N D"], reset: Bool[Tensor, "B T"]
 
 
 def _block_scan(a: Float[Tensor, "B T N N D"], b: Float[Tensor, "B T N D"]) -> Float[Tensor, "B T N D"]:
-    """h_t = a_t h_{t-1} + b_t from h = 0, unit by unit, by doubling: after k rounds every step knows of the 2^k before it."""
+    """h_t = a_t h_{t-1} + b_t from h = 0, unit by unit, N at most 2, by doubling: after k rounds every step knows of the 2^k before it."""
     if b.shape[2] == 1:
         never = torch.zeros(b.shape[:2], dtype=torch.bool, device=b.device)
         return linear_scan(a[:, :, 0, 0], b[:, :, 0], torch.zeros_like(b[:, 0, 0]), never)[:, :, None]
+    if is_work_enough(b[:, 0]):
+        out = torch.empty_like(b)
+        out[:, 0] = b[:, 0]
+        for t in range(1, b.shape[1]):
+            torch.addcmul(b[:, t], a[:, t, :, 0], out[:, t - 1, :1], out=out[:, t]).addcmul_(a[:, t, :, 1], out[:, t - 1, 1:])
+        return out
     reach = 1
     while reach < b.shape[1]:
         further = b[:, reach:] + (a[:, reach:] * b[:, :-reach, None]).sum(3)

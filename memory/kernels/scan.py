@@ -178,6 +178,9 @@ def _order(count: int, backward: bool) -> range:
 
 def _chunk_length(steps: int, h: Tensor) -> int:
     """Steps per chunk; 0 where taking them one by one is as fast. A chunk costs 3 operations per step, and 2 more per chunk."""
-    if steps < 16 or (h.device.type == "cpu" and h.numel() >= 4096):
-        return 0
-    return isqrt(2 * steps // 3)
+    return 0 if steps < 16 or is_work_enough(h) else isqrt(2 * steps // 3)
+
+
+def is_work_enough(h: Tensor) -> bool:
+    """Whether one step of all rows keeps the processor busy, so that nothing is gained by taking many at a time."""
+    return h.device.type == "cpu" and h.numel() >= 4096

@@ -143,6 +143,21 @@ def test_trained_weights_at_the_bound_need_no_more_than_the_default_iterations(k
 
 
 @each_mixer
+def test_steps_taken_in_order_give_what_newtons_method_finds(kind, monkeypatch):
+    memory = mixer(kind)
+    x, reset = inputs(3, 40)
+    state = type(memory.start(3))(torch.randn_like(memory.start(3).units).requires_grad_())
+    found = []
+    for enough in (False, True):
+        monkeypatch.setattr("memory.pararnn.is_work_enough", lambda numbers, enough=enough: enough)
+        y, after = memory(x, state, reset)
+        found.append([y, *after, *gradients(y, [x, *state, *memory.parameters()])])
+    for newton, in_order in zip(*found, strict=True):
+        assert newton.abs().sum() > 0
+        torch.testing.assert_close(in_order, newton, rtol=1e-9, atol=1e-12)
+
+
+@each_mixer
 def test_rows_in_which_newtons_method_fails_are_played_step_by_step(kind, monkeypatch):
     memory = mixer(kind, scale=3.0, bound=4.0, iterations=1)
     x, _ = inputs(2, 50)
