@@ -441,7 +441,7 @@ def rapid_words_quick() -> Experiment:
 
     Two layers of attention over the whole trial, 64 wide, which also forecast what is seen next. Promise, on luck that no run trains on:
     the right object in more than 0.8 of trials, where chance gives 0.5 (1.000 on
-    seeds 0 to 2). Five minutes of one core; for the first hundred iterations it fetches either.
+    seeds 0 to 2). Four minutes of one core; for the first hundred iterations it fetches either.
     """
     return Experiment(
         preset="rapid_words_quick",
