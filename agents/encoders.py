@@ -141,7 +141,7 @@ class GridEncoder(nn.Module):
 
     def _encode(self, grid: Tensor) -> Float[Tensor, "... E"]:
         symbols = (grid.int() - self.starts).unbind(-1)
-        if math.prod(self.sizes) <= COMBINATIONS:
+        if math.prod(self.sizes) <= min(COMBINATIONS, symbols[0].numel()):
             cells = self._look_up(symbols)
         else:
             cells = torch.stack([table(field) for table, field in zip(self.tables, symbols, strict=True)]).sum(0).relu()

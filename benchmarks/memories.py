@@ -79,10 +79,12 @@ def main() -> int:
     parser.add_argument("--trials", nargs="+", type=int, default=[100, 1000, 10_000], help="of acting: steps that the state has seen")
     parser.add_argument("--shapes", nargs="+", type=_shape, help="of learning: ROWSxSTEPSxWIDTH")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast, on a GPU")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="the most that all states, or all that is kept, may take")
     parser.add_argument("--patience", type=float, default=2.0, help="seconds that a turn may take")
     options = parser.parse_args()
+    if options.dtype == "bfloat16" and options.device != "cuda":
+        parser.error(f"--dtype is bfloat16 and --device {options.device}; want cuda, for PyTorch's own layers have no bfloat16 elsewhere")
     keep_freed_memory()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{where}; PyTorch {torch.__version__}, {options.dtype}", flush=True)
@@ -185,14 +187,13 @@ def learning(
             if isinstance(memory, Stack):
                 memories[f"{name}, its mixer"] = memory.layers[0].mixer
         fit = {name: min(rows, max(1, int(1e9 * gigabytes / kept(memory, steps)))) for name, memory in memories.items()}
-        works = {name: _memory_work(memory, fit[name], steps) for name, memory in memories.items()}
+        works = {name: _memory_work(memory, fit[name], steps, dtype) for name, memory in memories.items()}
         references = {"nn.GRU": nn.GRU(width, width, batch_first=True), "nn.LSTM": nn.LSTM(width, width, batch_first=True)}
         references["scaled_dot_product"] = Attention(width)
-        works |= {name: _reference_work(layer.to(device), rows, steps, width) for name, layer in references.items()}
+        works |= {name: _reference_work(layer.to(device), rows, steps, width, dtype) for name, layer in references.items()}
         if find_spec("torchrl"):
-            works["TorchRL's GRU"] = _torchrl_work(rows, steps, width, device)
-        with computing_in(dtype, device):
-            times = in_turns(works, device, patience)
+            works["TorchRL's GRU"] = _torchrl_work(rows, steps, width, device, dtype)
+        times = in_turns(works, device, patience)
         speeds = {name: fit.get(name, rows) * steps / statistics.median(taken) for name, taken in times.items()}
         shares = {name: speed / speeds["nn.GRU"] for name, speed in speeds.items()}
         for name, taken in times.items():
@@ -247,12 +248,18 @@ def _inputs(memory: Memory, rows: int, steps: int) -> tuple[Tensor, Tensor]:
     return x, reset
 
 
-def _memory_work(memory: Memory, rows: int, steps: int) -> Callable[[], object]:
+def _memory_work(memory: Memory, rows: int, steps: int, dtype: str) -> Callable[[], object]:
     x, reset = _inputs(memory, rows, steps)
-    return lambda: memory(x, memory.start(rows), reset)[0].sum().backward()
+
+    def work() -> None:
+        with computing_in(dtype, x.device.type):
+            y, _ = memory(x, memory.start(rows), reset)
+        y.sum().backward()
+
+    return work
 
 
-def _torchrl_work(rows: int, steps: int, width: int, device: str) -> Callable[[], object]:
+def _torchrl_work(rows: int, steps: int, width: int, device: str, dtype: str) -> Callable[[], object]:
     """Its module learns from whole trajectories with resets at `is_init`, all of them cut apart and padded."""
     from tensordict import TensorDict
     from torchrl.modules import GRUModule, set_recurrent_mode
@@ -265,17 +272,19 @@ def _torchrl_work(rows: int, steps: int, width: int, device: str) -> Callable[[]
 
     def work() -> None:
         lived = TensorDict({"x": x, "is_init": is_init, "recurrent_state": state}, [rows, steps])
-        with set_recurrent_mode(True):
-            module(lived)["y"].sum().backward()
+        with set_recurrent_mode(True), computing_in(dtype, device):
+            y = module(lived)["y"]
+        y.sum().backward()
 
     return work
 
 
-def _reference_work(layer: nn.Module, rows: int, steps: int, width: int) -> Callable[[], object]:
+def _reference_work(layer: nn.Module, rows: int, steps: int, width: int, dtype: str) -> Callable[[], object]:
     x = torch.randn(rows, steps, width, device=_device(layer), requires_grad=True)
 
     def work() -> None:
-        y: Any = layer(x)
+        with computing_in(dtype, x.device.type):
+            y: Any = layer(x)
         (y[0] if isinstance(y, tuple) else y).sum().backward()
 
     return work

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from memory.memory import MemoryConfig
+from memory.memory import Memory, MemoryConfig
 
 # The widest that `require_positive` lets through, and the largest of the small widths among which the narrowest is sought.
 _WIDEST, _NARROW = 65_536, 1_024
@@ -17,20 +17,17 @@ _WIDEST, _NARROW = 65_536, 1_024
 
 def parameters_of(config: MemoryConfig, inputs: int) -> int:
     """How many parameters the memory has. Builds it without memory for its numbers, and draws nothing from anybody's luck."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in config.build(inputs).parameters())
+    return _size(_shape_of(config, inputs))
 
 
 def check_size(config: MemoryConfig, inputs: int) -> None:
     """Raises ValueError for a memory that no machine holds, before anybody asks the machine for it."""
-    numbers = sorted((number for number in _numbers(dataclasses.astuple(config)) if number > 0), reverse=True)  # type: ignore[call-overload]
-    # To build even the shape of a memory takes PyTorch a second, the first time; few settings are worth it.
-    if math.prod(numbers[:3]) < 10**7:
+    numbers = sorted((1, 1, 1, *_numbers(dataclasses.astuple(config))), reverse=True)  # type: ignore[call-overload]
+    # To build the shape of a memory takes PyTorch seconds, the first time; what is far from any limit is not worth them.
+    if numbers[0] < 4096 and math.prod(numbers[:3]) < 10**6:
         return
-    with torch.device("meta"):
-        memory = config.build(inputs)
-    parameters = sum(parameter.numel() for parameter in memory.parameters())
-    for count, most, what in ((memory.state_size, 10**8, "numbers per row"), (parameters, 10**10, "parameters")):
+    memory = _shape_of(config, inputs)
+    for count, most, what in ((memory.state_size, 10**8, "numbers per row"), (_size(memory), 10**10, "parameters")):
         if count > most:
             raise ValueError(f"memory is {type(config).__name__} of {count:,} {what}; want at most {most:,}")
 
@@ -41,6 +38,15 @@ def _numbers(values: tuple[Any, ...]) -> Iterator[int]:
             yield from _numbers(value)
         elif isinstance(value, int):
             yield value
+
+
+def _size(memory: Memory) -> int:
+    return sum(parameter.numel() for parameter in memory.parameters())
+
+
+def _shape_of(config: MemoryConfig, inputs: int) -> Memory:
+    with torch.device("meta"):
+        return config.build(inputs)
 
 
 def with_parameters(config: MemoryConfig, inputs: int, target: int) -> MemoryConfig:

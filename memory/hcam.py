@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from memory.attention import WindowAttention, WindowState, may_be_true, sinusoids, steps_before
-from memory.kernels.hcam_recall import FEW, choose, recall
+from memory.kernels.hcam_recall import are_few, choose, recall
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Layers
 
@@ -43,8 +43,8 @@ class HCAMConfig:
     """width: D. layers. heads: H, which divide D, of both attentions. chunk_length: C. chunks: M, of the store; the oldest make way.
 
     grows: the store grows with the trial, to as many chunks as the longest trial of the experiment fills, whatever `chunks` says: nothing
-    is forgotten. Its place is kept free from the start, for a state's shape may not change; on a CPU what is not filled yet costs no time
-    while at most four times as many chunks are filled as are recalled.
+    is forgotten. Its place is kept free from the start, for a state's shape may not change; on a CPU what is not filled yet is not attended
+    to while few chunks are.
     recalled: k, the chunks that a step looks into. place_code: whether steps know their place in the chunk. window: W, the steps that the
     local attention sees besides the present one. expansion: the perceptrons' hidden width in units of D.
     """
@@ -67,7 +67,7 @@ class HCAMConfig:
         require_positive("HCAMConfig.chunk_length", self.chunk_length)
         require_positive("HCAMConfig.chunks", self.chunks)
         require_positive("HCAMConfig.recalled", self.recalled)
-        if self.recalled > self.chunks:
+        if self.recalled > self.chunks and not self.grows:
             raise ValueError(f"HCAMConfig.recalled is {self.recalled}; want at most HCAMConfig.chunks, which is {self.chunks}")
         require_positive("HCAMConfig.window", self.window)
         require_positive("HCAMConfig.expansion", self.expansion)
@@ -76,7 +76,8 @@ class HCAMConfig:
         return replace(self, chunks=max(self.recalled, steps // self.chunk_length)) if self.grows else self
 
     def build(self, inputs: int) -> Layers:
-        return Layers(inputs, self.width, [HCAMLayer(self) for _ in range(self.layers)])
+        config = replace(self, chunks=max(self.recalled, self.chunks))
+        return Layers(inputs, self.width, [HCAMLayer(config) for _ in range(self.layers)])
 
 
 class HCAMLayerState(NamedTuple):
@@ -176,20 +177,20 @@ class ChunkAttention(Memory):
         if x.shape[1] == 0:
             return x, state
         readable, visible, after = self._write(x, state, reset)
-        empty = self._empty(state.clock, visible.shape[2])
+        empty = self._empty(state.clock, readable.contents)
         if empty:
             readable, visible = Readable(*(side[:, empty:] for side in readable)), visible[:, :, empty:]
         return self.attend(x, readable, visible), after
 
-    def _empty(self, clock: Int[Tensor, "B"], stored: int) -> int:
+    def _empty(self, clock: Int[Tensor, "B"], contents: Float[Tensor, "B L C D"]) -> int:
         """How many of the oldest places no row has filled yet, if few chunks are left without them: those are then all attended to, at no
         cost for what is not there. On a GPU asking would stall.
         """
-        if clock.device.type != "cpu":
+        if clock.device.type != "cpu" or len(clock) == 0:
             return 0
-        empty = max(0, self.chunks - int(clock.max()) // self.chunk_length)
-        empty = min(empty, stored - 1)
-        return empty if stored - empty <= FEW * self.recalled else 0
+        stored = contents.shape[1]
+        empty = min(max(0, self.chunks - int(clock.max()) // self.chunk_length), stored - 1)
+        return empty if are_few(stored - empty, min(self.recalled, stored - empty), contents) else 0
 
     def attend(self, x: Float[Tensor, "B T D"], readable: Readable, visible: Bool[Tensor, "B T L"]) -> Float[Tensor, "B T D"]:
         """What the steps recall of the chunks that each may see; 0 where it may see none."""

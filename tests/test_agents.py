@@ -24,6 +24,7 @@ from memory import MEMORIES
 from memory.frame_stack import FrameStackConfig
 from memory.gru import GRUConfig
 from memory.hcam import HCAMConfig
+from memory.linear_attention import DeltaRuleConfig
 from training.settings import load
 from training.tree import named_leaves, rows_of
 
@@ -102,6 +103,8 @@ def test_a_cell_of_a_grid_is_the_sum_of_its_fields_and_its_place_says_what_it_ad
     ("memory", "complaint"),
     [
         (HCAMConfig(chunks=65_536, chunk_length=65_536), "memory is HCAMConfig of 2,19[0-9,]* numbers per row; want at most 100,000,000"),
+        (GRUConfig(65_536), "memory is GRUConfig of 12,[0-9,]* parameters; want at most 10,000,000,000"),
+        (DeltaRuleConfig(width=32_768), "memory is DeltaRuleConfig of [0-9,]* numbers per row; want at most 100,000,000"),
         (FrameStackConfig(frames=65_536, width=65_536), "memory is FrameStackConfig of [0-9,]* parameters; want at most 10,000,000,000"),
     ],
 )
@@ -112,7 +115,8 @@ def test_what_no_machine_holds_is_refused_by_name(memory, complaint):
 
 def test_many_combinations_of_symbols_are_encoded_as_few_are(monkeypatch):
     space = gym.spaces.MultiDiscrete(np.broadcast_to([5, 4, 3], (6, 7, 3)), start=np.broadcast_to([1, 0, 2], (6, 7, 3)))
-    encode = encoder_of(space, 8)
+    space.seed(0)
+    encode = encoder_of(space, 8).double()
     grid = torch.as_tensor(np.stack([space.sample() for _ in range(30)]))[:, None]
     found = []
     for most in (5 * 4 * 3, 5 * 4 * 3 - 1):

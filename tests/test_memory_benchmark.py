@@ -315,9 +315,9 @@ def test_who_stops_is_told_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Monk
     ("content", "message"),
     [
         ("{", "study.json is damaged"),
-        ('{"format": 7, "settings": {"type": ""}}', "has format 7; this version reads format 1"),
-        ('{"format": 1, "settings": {"type": "", "seeds": 0}}', "seeds is 0"),
-        ('{"format": 1, "settings": {"type": "", "memory": "gru"}}', "memory_benchmark has no setting 'memory'"),
+        ('{"format": 1, "settings": {"type": ""}}', "has format 1; this version reads format 2"),
+        ('{"format": 2, "settings": {"type": "", "seeds": 0}}', "seeds is 0"),
+        ('{"format": 2, "settings": {"type": "", "memory": "gru"}}', "memory_benchmark has no setting 'memory'"),
     ],
 )
 def test_settings_that_cannot_be_read_are_named(content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from agents.agent import AgentConfig, Outlook
 from agents.heads import head_of
 from envs.game import Answer, KnowsAnswers, Observation, Role, Scene, Turn
 from envs.iterated_dilemma import IteratedDilemma
+from envs.referential import Referential
 from memory.gru import GRUConfig
 from memory.none import NoMemoryConfig
 from training import recording, tree
@@ -150,6 +151,8 @@ def test_training_shows_the_answers_where_its_algorithm_says_so() -> None:
     )
     with pytest.raises(ValueError, match="shows is True; want False"):
         StraightThrough(shows=True)
+    with pytest.raises(ValueError, match="shows is True; want False, for what is right to say in Referential no teacher knows"):
+        Supervised(shows=True).check_fits(Referential())
     with pytest.raises(ValueError, match=r"value_coefficient is 0\.5 and shows True; want 0"):
         Supervised(shows=True, value_coefficient=0.5)
 

@@ -18,7 +18,7 @@ from agents.agent import Agent, Outlook
 from agents.auxiliary import AuxiliaryHeads, Lived
 from agents.heads import PolicyHead
 from envs.chance import Purpose, permutation, seeds_of
-from envs.game import Answer, Game, Observation
+from envs.game import Answer, Game, HasChannels, Observation
 from training import losses, messages
 from training.rollout import Relaxation, Trajectories, knowing
 
@@ -185,6 +185,11 @@ class Supervised(_Algorithm):
         super().__post_init__()
         if self.shows and self.value_coefficient:
             raise ValueError(f"value_coefficient is {self.value_coefficient} and shows True; want 0, for who does not play expects nothing")
+
+    def check_fits(self, game: Game) -> None:
+        super().check_fits(game)
+        if self.shows and isinstance(game, HasChannels) and game.channels:
+            raise ValueError(f"shows is True; want False, for what is right to say in {type(game).__name__} no teacher knows")
 
     def policy_loss(self, head: PolicyHead, outlook: Outlook, log_prob: Float[Tensor, "N T"], batch: Batch) -> Float[Tensor, ""]:
         assert batch.answer is not None

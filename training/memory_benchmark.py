@@ -46,7 +46,7 @@ from training.seating import one_table
 from training.settings import BadInput, build, load, nearest, to_json
 
 NAME, SETTINGS = "memory_benchmark", "study.json"
-FORMAT = 1
+FORMAT = 2
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 BEGIN, END = f"<!-- {NAME}: written by its command -->", f"<!-- {NAME}: end -->"
 # Width of what enters a memory.

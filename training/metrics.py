@@ -9,7 +9,7 @@
 | `learning/<learner>/entropy` | mean entropy of the policy | nats |
 | `learning/<learner>/policy_loss`, `value_loss` | the terms of the loss, unweighted; in scaled rewards; of answers under supervision | |
 | `learning/<learner>/reconstruction`, `next_latent`, `next_latent_distance`, `forecast`, `co_player`, `lag` | auxiliary, unweighted | |
-| `learning/<learner>/kl` | KL(old policy, new policy), estimated on the batch, mean over its updates | nats |
+| `learning/<learner>/kl` | KL(old policy, new policy), estimated on the batch, mean over its updates; not with `shows` | nats |
 | `learning/<learner>/gradient_norm` | before clipping | |
 | `learning/<learner>/learning_rate` | | |
 | `speed/sampling`, `speed/learning`, `speed/overall` | steps of learners per second of sampling, of learning, of both | agent steps/s |

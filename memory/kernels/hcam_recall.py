@@ -21,7 +21,8 @@ from memory.kernels.choice import triton_version
 
 # How many numbers of contents are fetched at a time: about what a core's cache holds; on a GPU enough work for all of it.
 _FETCHED, _FETCHED_ON_GPU = 2**18, 2**27
-# Up to so many chunks for each that is recalled, a CPU attends to all of them: large products cost less than many fetches.
+# Up to so many chunks for each that is recalled, and so many steps in them for each number of a step's width, a CPU attends to all of them:
+# large products cost less than many fetches.
 FEW = 4
 
 
@@ -62,9 +63,9 @@ def recall_plainly(
     all are attended to, and those not chosen count for nothing."""
     rows, steps, heads, width = query.shape
     chunks, recalled = contents.shape[1], chosen.shape[2]
-    if query.device.type == "cpu" and chunks <= FEW * recalled:
+    if query.device.type == "cpu" and are_few(chunks, recalled, contents):
         line = contents.detach().flatten(1, 2)
-        attention = (query.flatten(1, 2) @ line.transpose(1, 2)).view(rows, steps, heads, chunks, -1).softmax(-1)
+        attention = (query.flatten(1, 2) @ line.transpose(1, 2)).view(rows, steps, heads, chunks, contents.shape[2]).softmax(-1)
         shares = weights.new_zeros(rows, steps, chunks).scatter_add(2, chosen, weights)
         return ((attention * shares[:, :, None, :, None]).flatten(3).flatten(1, 2) @ line).view(query.shape)
     first = torch.arange(rows, device=query.device)[:, None, None] * contents.shape[1]
@@ -72,6 +73,11 @@ def recall_plainly(
         query.reshape(rows * steps, heads, width), contents.flatten(0, 1), (chosen + first).flatten(0, 1), weights.flatten(0, 1)
     )
     return read.unflatten(0, (rows, steps))
+
+
+def are_few(chunks: int, recalled: int, contents: Float[Tensor, "B M C D"]) -> bool:
+    """Whether so many chunks are little to look at for a step that recalls so many of them."""
+    return chunks <= FEW * recalled and chunks * contents.shape[2] <= FEW * contents.shape[3]
 
 
 class _Recall(torch.autograd.Function):

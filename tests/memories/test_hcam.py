@@ -209,7 +209,7 @@ def test_what_is_looked_into_is_named_by_its_age():
     assert seen["weights"][0, 1].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("few", [0, 4])
+@pytest.mark.parametrize("few", [0, 5])
 def test_chunks_fetched_in_parts_or_all_attended_to_give_the_same_as_all_fetched_at_once(few, monkeypatch):
     monkeypatch.setattr(hcam_recall, "FEW", few)
     luck = torch.Generator().manual_seed(5)
@@ -243,8 +243,7 @@ def test_leaving_out_what_is_not_filled_yet_changes_nothing(monkeypatch):
     x, reset = random_trials(7, 3, 26, 0.05)
     found = []
     for few in (0, 4):
-        for module in (hcam_recall, hcam):
-            monkeypatch.setattr(module, "FEW", few)
+        monkeypatch.setattr(hcam_recall, "FEW", few)
         memory.zero_grad()
         state, outputs = memory.start(3), []
         for part, begins in zip(x.split(2, 1), reset.split(2, 1), strict=True):
@@ -252,9 +251,10 @@ def test_leaving_out_what_is_not_filled_yet_changes_nothing(monkeypatch):
             outputs.append(y)
         torch.cat(outputs, 1).square().sum().backward()
         found.append([torch.cat(outputs, 1).detach(), *state, *(parameter.grad.clone() for parameter in memory.parameters())])
-    assert memory._empty(torch.tensor([0, 7]), 9) == 7
-    assert memory._empty(torch.tensor([0, 0]), 9) == 8
-    assert memory._empty(torch.tensor([0, 3]), 20) == 0
+    stored = state.contents[:2]
+    assert memory._empty(torch.tensor([0, 7]), stored) == 7
+    assert memory._empty(torch.tensor([0, 0]), stored) == 8
+    assert memory._empty(torch.tensor([0, 3]), torch.cat([stored, stored], 1)) == 0
     for without, with_all in zip(*found, strict=True):
         torch.testing.assert_close(without, with_all)
 
@@ -265,6 +265,7 @@ def test_a_store_that_grows_has_room_for_the_longest_trial_of_the_experiment_and
     assert experiment.steps == 200
     assert experiment.agent.memory == replace(config, chunks=66)
     assert replace(experiment, episodes=1).agent.memory == replace(config, chunks=33)
+    assert HCAMConfig(grows=True, recalled=20).build(4).layers[0].chunks.chunks == 20
     bounded = replace(config, grows=False)
     assert Experiment(agent=AgentConfig(memory=bounded)).agent.memory == bounded
     around = DepthRecurrentConfig(width=4, core=config)
