@@ -16,8 +16,8 @@ _WIDEST, _NARROW = 65_536, 1_024
 
 
 def parameters_of(config: MemoryConfig, inputs: int) -> int:
-    """How many parameters the memory has. Builds it without memory for its numbers, and draws nothing from anybody's luck."""
-    return _size(_shape_of(config, inputs))
+    """How many parameters the memory has."""
+    return _size(shape_of(config, inputs))
 
 
 def check_size(config: MemoryConfig, inputs: int) -> None:
@@ -26,7 +26,7 @@ def check_size(config: MemoryConfig, inputs: int) -> None:
     # To build the shape of a memory takes PyTorch seconds, the first time; what is far from any limit is not worth them.
     if numbers[0] < 4096 and math.prod(numbers[:3]) < 10**6:
         return
-    memory = _shape_of(config, inputs)
+    memory = shape_of(config, inputs)
     for count, most, what in ((memory.state_size, 10**8, "numbers per row"), (_size(memory), 10**10, "parameters")):
         if count > most:
             raise ValueError(f"memory is {type(config).__name__} of {count:,} {what}; want at most {most:,}")
@@ -44,7 +44,8 @@ def _size(memory: Memory) -> int:
     return sum(parameter.numel() for parameter in memory.parameters())
 
 
-def _shape_of(config: MemoryConfig, inputs: int) -> Memory:
+def shape_of(config: MemoryConfig, inputs: int) -> Memory:
+    """The memory without its numbers, which costs none of the machine's and draws nothing from anybody's luck."""
     with torch.device("meta"):
         return config.build(inputs)
 

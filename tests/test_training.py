@@ -100,6 +100,27 @@ def test_rllib_learns_what_the_plain_loop_learns(reference: Snapshot) -> None:
             assert torch.equal(value, reference.weights[name][key]), (name, key)
 
 
+def test_rllib_learns_from_a_teacher_what_the_plain_loop_learns_and_says_nothing_of_how_far_the_policy_moved() -> None:
+    experiment = experiment_with(
+        "game=match_to_sample:n=5", "scheme=self_play", "algorithm=supervised:shows=true,minibatches=2", "agent.acts=best", "trials=32"
+    )
+    trainer = PlainTrainer(experiment, {})
+    algorithm = rllib.build(experiment)
+    try:
+        for _ in range(2):
+            trainer.train()
+            algorithm.train()
+        report, snapshot = algorithm.report, algorithm.snapshot()
+    finally:
+        algorithm.stop()
+    # The teacher is always right.
+    assert report["correct/learner_0/vs_learner"] == 1.0
+    assert "learning/learner_0/entropy" in report
+    assert "learning/learner_0/kl" not in report
+    for key, value in trainer.agents["learner_0"].state_dict().items():
+        assert torch.equal(value, snapshot.weights["learner_0"][key]), key
+
+
 def test_two_learner_processes_agree_with_each_other_and_learn(reference: Snapshot) -> None:
     snapshot = trained(experiment_with("learners=2", "algorithm=a2c", "algorithm.minibatches=1"), 2)
     alone = trained(experiment_with("algorithm=a2c", "algorithm.minibatches=1"), 2)
