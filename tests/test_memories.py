@@ -70,7 +70,7 @@ def everything(memory, x, state, reset, cuts):
     y, after = fold(memory, x, state, reset, cuts)
     results = [y, *differentiable(after)]
     luck = torch.Generator().manual_seed(1)
-    loss = sum((result * torch.randn(result.shape, generator=luck, dtype=result.dtype)).mean() for result in results)
+    loss = sum((result * torch.randn(result.shape, generator=luck, dtype=torch.float64).to(result)).mean() for result in results)
     sources = {"x": x, **dict(memory.named_parameters()), **{f"state {i}": leaf for i, leaf in enumerate(differentiable(state))}}
     gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True, materialize_grads=True)
     found = {"y": y, **{f"after {name}": leaf for name, leaf in named_leaves(after).items()}}
@@ -99,6 +99,27 @@ def test_any_split_of_the_steps_gives_the_same_outputs_state_and_gradients(name,
     whole = everything(memory, x, state, reset, ())
     assert_same(everything(memory, x, state, reset, cuts), whole, 1e-11)
     assert_same(everything(memory, x, state, reset, range(1, steps)), whole, 1e-11)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: compares one with the CPU")
+@pytest.mark.parametrize("steps", [1, 40])
+@each_memory
+def test_a_gpu_remembers_what_a_cpu_does(name, steps):
+    """A GPU in single precision, through kernels where there are some, a CPU in double."""
+    x, reset = inputs(5, 4, steps, resets=0.1)
+    memory = build(name, 5)
+    state = used_state(memory, 5, 4)
+    wanted = everything(memory, x, state, reset, ())
+    there = memory.float().to("cuda")
+    moved = map_leaves(lambda leaf: (leaf.detach().float() if leaf.is_floating_point() else leaf).to("cuda"), state)
+    moved = map_leaves(lambda leaf: leaf.requires_grad_(leaf.is_floating_point()), moved)
+    found = everything(there, x.float().to("cuda"), moved, reset.to("cuda"), ())
+    for part, value in wanted.items():
+        right = value.detach().double()
+        tolerance = 1e-4 * max([1.0, *right.abs().flatten().tolist()])
+        torch.testing.assert_close(
+            found[part].cpu().double(), right, rtol=1e-3, atol=tolerance, msg=lambda text, part=part: f"{part}: {text}"
+        )
 
 
 @each_memory

@@ -1,13 +1,19 @@
-"""The recall of hierarchical chunk attention in Triton: `memory.kernels.hcam_recall.recall`, one program per block of a row's steps.
+"""The recall of hierarchical chunk attention in Triton: `memory.kernels.hcam_recall.recall`, one program of one warp per step.
 
-A program goes through the choices of its steps and takes every distinct chunk once, for all steps and heads of the block: two matrix
-products and a softmax, in which a step that did not choose the chunk has a weight of 0. So a chunk is read once per block and not once per
-step and nothing is gathered. Acting is the same with blocks of one step. On the way back the attention is worked out anew from the
-chunk at hand; nothing is kept between the two but the inputs.
+A program fetches the chunks that its step chose, one after another, into its registers and attends to them for all heads: a chunk is
+read once, and nothing is gathered in memory. Its products are too narrow for tensor cores, one query of each head, so that they are
+plain multiplications, exact in single precision. A chunk that does not fit the registers comes in blocks of steps, twice: once for its
+logits, and once for what is read, by then from the cache. On the way back the attention is worked out anew; nothing is kept between the
+two but the inputs.
+
+A block of a chunk is a tensor [LANES, SLICES, PARTS, SLICE], step part * LANES + lane, number slice * SLICE + place: Triton spreads the
+first and the last of these over a warp's threads, so that a thread sums most of a product by itself before it asks the others.
 
 `choose` stays PyTorch's own: its product is a plain one, its logits [B, T, M] are smaller than the queries by heads * width / M, and so
 there is little to fuse.
 """
+
+# ruff: noqa: RUF005 (Triton's compiler knows sums of tuples, but not (*some, more).)
 
 from __future__ import annotations
 
@@ -19,20 +25,24 @@ import triton.language as tl
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-# How many numbers of queries, and at most of one chunk, a program holds: what fits a multiprocessor's registers and shared memory.
-_QUERIES, _CHUNK = 2**13, 2**14
+# Numbers of a chunk that a program holds at a time, and of what its heads have read: 64 registers of each of a warp's threads for each.
+_BLOCK = 2**11
+# Heads of a program, and blocks of a chunk for each of them, at most: both are loops that are unrolled.
+_GROUP, _UNROLLED = 4, 16
+# Numbers in a row, such that half of a warp reads them at once.
+_SLICE = 64
 
 
 def refused(query: Float[Tensor, "B T H D"], contents: Float[Tensor, "B M C D"]) -> str | None:
     """Why the kernel does not take these; None if it does."""
     if query.dtype not in (torch.float32, torch.bfloat16, torch.float16) or contents.dtype != query.dtype:
         return f"{query.dtype} queries and {contents.dtype} contents; want one type of at most 32 bits"
-    chunk = _padded(contents.shape[2]) * _padded(query.shape[3])
-    if chunk > _CHUNK:
-        return f"a chunk of {contents.shape[2]} steps of width {query.shape[3]} takes {chunk:,} numbers; want at most {_CHUNK:,}"
-    queries = _heads(query.shape[2], 16) * _padded(query.shape[3])
-    if queries > _QUERIES:
-        return f"{query.shape[2]} heads of width {query.shape[3]} take {queries:,} numbers; want at most {_QUERIES:,}"
+    length, width = contents.shape[2:]
+    if width > _BLOCK // 2:
+        return f"a width of {width}; want at most {_BLOCK // 2:,}"
+    longest = _UNROLLED * _shape(width)[2]
+    if length > longest:
+        return f"a chunk of {length} steps of width {width}; want at most {longest} steps"
     return None
 
 
@@ -42,8 +52,7 @@ def recall(
     chosen: Int64[Tensor, "B T K"],
     weights: Float[Tensor, "B T K"],
 ) -> Float[Tensor, "B T H D"]:
-    """As the plain version: differentiable once, in query and weights. Single precision is as exact as PyTorch's matrix products are set
-    to be (`torch.set_float32_matmul_precision`)."""
+    """As the plain version: differentiable once, in query and weights."""
     read: Tensor = _forward(query, contents, chosen, weights)
     return read
 
@@ -54,8 +63,8 @@ def recall(
 def _forward(query: Tensor, contents: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     query, contents, chosen, weights = (side.contiguous() for side in (query, contents, chosen, weights))
     read = torch.empty_like(query)
-    programs, settings = _settings(query, contents, chosen)
-    _read[(programs,)](query, contents, chosen, weights, read, query.shape[1], contents.shape[1], **settings)
+    grid, settings = _settings(query, contents)
+    _read[grid](query, contents, chosen, weights, read, query.shape[1], contents.shape[1], chosen.shape[2], **settings)
     return read
 
 
@@ -66,11 +75,12 @@ def _forward(query: Tensor, contents: Tensor, chosen: Tensor, weights: Tensor) -
 )
 def _backward(grad_read: Tensor, query: Tensor, contents: Tensor, chosen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     grad_read, query, contents, chosen, weights = (side.contiguous() for side in (grad_read, query, contents, chosen, weights))
-    grad_query, grad_weights = torch.empty_like(query), torch.empty_like(weights)
-    programs, settings = _settings(query, contents, chosen)
-    sides = (grad_read, query, contents, chosen, weights, grad_query, grad_weights)
-    _read_backward[(programs,)](*sides, query.shape[1], contents.shape[1], **settings)
-    return grad_query, grad_weights
+    grad_query = torch.empty_like(query)
+    grid, settings = _settings(query, contents)
+    of_groups = weights.new_empty(grid[1], *weights.shape, dtype=torch.float32)
+    sides = (grad_read, query, contents, chosen, weights, grad_query, of_groups)
+    _read_backward[grid](*sides, query.shape[1], contents.shape[1], chosen.shape[2], **settings)
+    return grad_query, of_groups.sum(0).to(weights.dtype)
 
 
 @_forward.register_fake
@@ -96,35 +106,38 @@ def _gradients(ctx: Any, grad_read: Tensor) -> tuple[Tensor | None, ...]:
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
-def _padded(length: int) -> int:
-    """A side of a matrix product: a power of two, at least 16."""
-    return max(16, triton.next_power_of_2(length))
+def _shape(width: int) -> tuple[int, int, int]:
+    """Of numbers in a slice, of slices, and of steps in a block, which are a whole number of times what a warp reads at once."""
+    slice = min(_SLICE, max(4, triton.next_power_of_2(width)))
+    slices = triton.next_power_of_2(triton.cdiv(width, slice))
+    return slice, slices, max(128, _BLOCK // slices) // slice
 
 
-def _heads(heads: int, rows: int) -> int:
-    """Heads of a step with padding, such that one step alone fills the fewest rows of a matrix product."""
-    return max(triton.next_power_of_2(heads), rows)
-
-
-def _settings(query: Tensor, contents: Tensor, chosen: Tensor) -> tuple[int, dict[str, Any]]:
-    """How many programs, and the kernels' constants."""
+def _settings(query: Tensor, contents: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Programs, by step and by group of heads, and the kernels' constants."""
     rows, steps, heads, width = query.shape
-    width_padded = _padded(width)
-    block = max(1, min(triton.next_power_of_2(steps), min(64, _QUERIES // width_padded) // triton.next_power_of_2(heads)))
+    length = contents.shape[2]
+    slice, slices, most = _shape(width)
+    lanes = 128 // slice
+    block = min(most, max(lanes, triton.next_power_of_2(length)))
+    blocks = triton.cdiv(length, block)
+    # What a head has read is there once for each of the lanes.
+    group = max(
+        1, min(triton.next_power_of_2(heads), _GROUP, _BLOCK // (lanes * slice * slices), _UNROLLED // triton.next_power_of_2(blocks))
+    )
     constants = {
         "HEADS": heads,
         "WIDTH": width,
-        "LENGTH": contents.shape[2],
-        "RECALLED": chosen.shape[2],
-        "STEPS_BLOCK": block,
-        "HEADS_BLOCK": _heads(heads, 16 // block),
-        "WIDTH_BLOCK": width_padded,
-        "LENGTH_BLOCK": _padded(contents.shape[2]),
-        "RECALLED_BLOCK": triton.next_power_of_2(chosen.shape[2]),
-        "PRECISION": "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
-        "num_warps": 4 if width_padded <= 128 else 8,
+        "LENGTH": length,
+        "GROUP": group,
+        "BLOCKS": blocks,
+        "LANES": lanes,
+        "SLICES": slices,
+        "PARTS": block // lanes,
+        "SLICE": slice,
+        "num_warps": 1,
     }
-    return rows * triton.cdiv(steps, block), constants
+    return (rows * steps, triton.cdiv(heads, group)), constants
 
 
 @triton.jit
@@ -137,37 +150,47 @@ def _read(
     read,
     steps,
     chunks,
+    recalled,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LENGTH: tl.constexpr,
-    RECALLED: tl.constexpr,
-    STEPS_BLOCK: tl.constexpr,
-    HEADS_BLOCK: tl.constexpr,
-    WIDTH_BLOCK: tl.constexpr,
-    LENGTH_BLOCK: tl.constexpr,
-    RECALLED_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    LANES: tl.constexpr,
+    SLICES: tl.constexpr,
+    PARTS: tl.constexpr,
+    SLICE: tl.constexpr,
 ):
-    blocks = tl.cdiv(steps, STEPS_BLOCK)
-    row = (tl.program_id(0) // blocks).to(tl.int64)
-    first = tl.program_id(0) % blocks * STEPS_BLOCK
-    at, there = _queries(row, first, steps, HEADS, WIDTH, STEPS_BLOCK, HEADS_BLOCK)
-    choice_at, place = _choices(row, first, steps, RECALLED, STEPS_BLOCK, RECALLED_BLOCK)
-    c = tl.load(chosen + choice_at, place >= 0, 0).to(tl.int32)
-    w = tl.load(weights + choice_at, place >= 0, 0.0).to(tl.float32)
-    total = tl.zeros([STEPS_BLOCK * HEADS_BLOCK, WIDTH_BLOCK], tl.float32)
-    for i in range(STEPS_BLOCK * RECALLED):
-        number = tl.load(chosen + (row * steps + first) * RECALLED + i, first * RECALLED + i < steps * RECALLED, -1)
+    step = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * GROUP
+    at = (step * HEADS + first) * WIDTH
+    totals = ()
+    for _ in tl.static_range(GROUP):
+        totals = totals + (tl.zeros([LANES, SLICES, SLICE], tl.float32),)
+    for k in range(recalled):
+        weight = tl.load(weights + step * recalled + k).to(tl.float32)
+        chunk = contents + (step // steps * chunks + tl.load(chosen + step * recalled + k)) * (LENGTH * WIDTH)
         # What has no weight is not looked at.
-        mine = (c == number.to(tl.int32)) & (place >= 0) & (w != 0.0)
-        if _is_first(mine, place, i):
-            content = contents + (row * chunks + number) * (LENGTH * WIDTH)
-            logits = _products(query, at, there, content, WIDTH, LENGTH, WIDTH_BLOCK, LENGTH_BLOCK, PRECISION)
-            attention = _softmax(logits, LENGTH, LENGTH_BLOCK)
-            weighted = attention * _per_head(tl.sum(tl.where(mine, w, 0.0), 1), STEPS_BLOCK, HEADS_BLOCK)
-            chunk = _load(content, tl.arange(0, LENGTH_BLOCK) * WIDTH, tl.arange(0, LENGTH_BLOCK) < LENGTH, 0, WIDTH, WIDTH_BLOCK)
-            total = tl.dot(weighted.to(chunk.dtype), chunk, total, input_precision=PRECISION)
-    _store(read, at, there, total, WIDTH, WIDTH_BLOCK)
+        end = (weight != 0.0).to(tl.int32) * LENGTH
+        logits = ()
+        for b in tl.static_range(BLOCKS):
+            block = _block(chunk, b, end, WIDTH, LANES, SLICES, PARTS, SLICE)
+            if BLOCKS > 1:
+                # Else the compiler would keep all heads' queries from one block to the next, for which there is no room.
+                tl.debug_barrier()
+            for h in tl.static_range(GROUP):
+                logits = logits + (_products(block, _vector(query + at, first, h, HEADS, WIDTH, SLICES, SLICE)),)
+        attention = _softmaxes(logits, LENGTH, GROUP, BLOCKS, LANES, PARTS)
+        for b in tl.static_range(BLOCKS):
+            if BLOCKS > 1:
+                tl.debug_barrier()
+                block = _block(chunk, b, end, WIDTH, LANES, SLICES, PARTS, SLICE)
+            further = ()
+            for h in tl.static_range(GROUP):
+                further = further + (totals[h] + _sums(block, weight * attention[b * GROUP + h]),)
+            totals = further
+    for h in tl.static_range(GROUP):
+        _store(read + at, first, h, tl.sum(totals[h], 0), HEADS, WIDTH, SLICES, SLICE)
 
 
 @triton.jit
@@ -182,121 +205,151 @@ def _read_backward(
     grad_weights,
     steps,
     chunks,
+    recalled,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     LENGTH: tl.constexpr,
-    RECALLED: tl.constexpr,
-    STEPS_BLOCK: tl.constexpr,
-    HEADS_BLOCK: tl.constexpr,
-    WIDTH_BLOCK: tl.constexpr,
-    LENGTH_BLOCK: tl.constexpr,
-    RECALLED_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    LANES: tl.constexpr,
+    SLICES: tl.constexpr,
+    PARTS: tl.constexpr,
+    SLICE: tl.constexpr,
 ):
-    blocks = tl.cdiv(steps, STEPS_BLOCK)
-    row = (tl.program_id(0) // blocks).to(tl.int64)
-    first = tl.program_id(0) % blocks * STEPS_BLOCK
-    at, there = _queries(row, first, steps, HEADS, WIDTH, STEPS_BLOCK, HEADS_BLOCK)
-    choice_at, place = _choices(row, first, steps, RECALLED, STEPS_BLOCK, RECALLED_BLOCK)
-    c = tl.load(chosen + choice_at, place >= 0, 0).to(tl.int32)
-    w = tl.load(weights + choice_at, place >= 0, 0.0).to(tl.float32)
-    to_query = tl.zeros([STEPS_BLOCK * HEADS_BLOCK, WIDTH_BLOCK], tl.float32)
-    to_weights = tl.zeros([STEPS_BLOCK, RECALLED_BLOCK], tl.float32)
-    for i in range(STEPS_BLOCK * RECALLED):
-        number = tl.load(chosen + (row * steps + first) * RECALLED + i, first * RECALLED + i < steps * RECALLED, -1)
-        mine = (c == number.to(tl.int32)) & (place >= 0)
-        if _is_first(mine, place, i):
-            content = contents + (row * chunks + number) * (LENGTH * WIDTH)
-            logits = _products(query, at, there, content, WIDTH, LENGTH, WIDTH_BLOCK, LENGTH_BLOCK, PRECISION)
-            attention = _softmax(logits, LENGTH, LENGTH_BLOCK)
-            to_weighted = _products(grad_read, at, there, content, WIDTH, LENGTH, WIDTH_BLOCK, LENGTH_BLOCK, PRECISION)
-            inner = tl.sum(to_weighted * attention, 1)
-            per_step = tl.sum(tl.reshape(inner, [STEPS_BLOCK, HEADS_BLOCK]), 1)
-            to_weights += tl.where(mine, per_step[:, None], 0.0)
-            # Through the softmax: d logit = p (d p - sum p d p).
-            weight = _per_head(tl.sum(tl.where(mine, w, 0.0), 1), STEPS_BLOCK, HEADS_BLOCK)
-            to_logits = weight * attention * (to_weighted - inner[:, None])
-            chunk = _load(content, tl.arange(0, LENGTH_BLOCK) * WIDTH, tl.arange(0, LENGTH_BLOCK) < LENGTH, 0, WIDTH, WIDTH_BLOCK)
-            to_query = tl.dot(to_logits.to(chunk.dtype), chunk, to_query, input_precision=PRECISION)
-    _store(grad_query, at, there, to_query, WIDTH, WIDTH_BLOCK)
-    tl.store(grad_weights + choice_at, to_weights, place >= 0)
+    step = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * GROUP
+    at = (step * HEADS + first) * WIDTH
+    to_weights = grad_weights + (tl.program_id(1) * tl.num_programs(0) + step) * recalled
+    totals = ()
+    for _ in tl.static_range(GROUP):
+        totals = totals + (tl.zeros([LANES, SLICES, SLICE], tl.float32),)
+    for k in range(recalled):
+        weight = tl.load(weights + step * recalled + k).to(tl.float32)
+        chunk = contents + (step // steps * chunks + tl.load(chosen + step * recalled + k)) * (LENGTH * WIDTH)
+        logits = ()
+        to_attention = ()
+        for b in tl.static_range(BLOCKS):
+            block = _block(chunk, b, LENGTH, WIDTH, LANES, SLICES, PARTS, SLICE)
+            if BLOCKS > 1:
+                # Else the compiler would keep all heads' queries from one block to the next, for which there is no room.
+                tl.debug_barrier()
+            for h in tl.static_range(GROUP):
+                logits = logits + (_products(block, _vector(query + at, first, h, HEADS, WIDTH, SLICES, SLICE)),)
+                to_attention = to_attention + (_products(block, _vector(grad_read + at, first, h, HEADS, WIDTH, SLICES, SLICE)),)
+        attention = _softmaxes(logits, LENGTH, GROUP, BLOCKS, LANES, PARTS)
+        to_weight = 0.0
+        inner = ()
+        for h in tl.static_range(GROUP):
+            sum = 0.0
+            for b in tl.static_range(BLOCKS):
+                sum += _all(attention[b * GROUP + h] * to_attention[b * GROUP + h])
+            inner = inner + (sum,)
+            to_weight += sum
+        tl.store(to_weights + k, to_weight)
+        for b in tl.static_range(BLOCKS):
+            if BLOCKS > 1:
+                tl.debug_barrier()
+                block = _block(chunk, b, LENGTH, WIDTH, LANES, SLICES, PARTS, SLICE)
+            further = ()
+            for h in tl.static_range(GROUP):
+                # Through the softmax: d logit = p (d p - sum p d p).
+                to_logits = weight * attention[b * GROUP + h] * (to_attention[b * GROUP + h] - inner[h])
+                further = further + (totals[h] + _sums(block, to_logits),)
+            totals = further
+    for h in tl.static_range(GROUP):
+        _store(grad_query + at, first, h, tl.sum(totals[h], 0), HEADS, WIDTH, SLICES, SLICE)
 
 
 @triton.jit
 @no_type_check
-def _queries(row, first, steps, HEADS: tl.constexpr, WIDTH: tl.constexpr, STEPS_BLOCK: tl.constexpr, HEADS_BLOCK: tl.constexpr):
-    """Where the block's queries begin in [B, T, H, D], one for each step and head, and which of them there are."""
-    one = tl.arange(0, STEPS_BLOCK * HEADS_BLOCK)
-    step, head = first + one // HEADS_BLOCK, one % HEADS_BLOCK
-    return ((row * steps + step) * HEADS + head) * WIDTH, (step < steps) & (head < HEADS)
-
-
-@triton.jit
-@no_type_check
-def _choices(row, first, steps, RECALLED: tl.constexpr, STEPS_BLOCK: tl.constexpr, RECALLED_BLOCK: tl.constexpr):
-    """Where the block's choices are in [B, T, K], and their places in the block's list of choices, -1 where there is none."""
-    step, k = tl.arange(0, STEPS_BLOCK)[:, None], tl.arange(0, RECALLED_BLOCK)[None, :]
-    place = step * RECALLED + k
-    there = (first + step < steps) & (k < RECALLED)
-    return (row * steps + first) * RECALLED + place, tl.where(there, place, -1)
-
-
-@triton.jit
-@no_type_check
-def _is_first(mine, place, i):
-    """Whether the choice at place i is the first of its chunk."""
-    return tl.min(tl.min(tl.where(mine, place, 2**30), 1), 0) == i
-
-
-@triton.jit
-@no_type_check
-def _load(side, at, there, first, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
-    """Columns of vectors of length WIDTH that begin `at`, from the first on; 0 beyond their ends and where there is none."""
-    d = first + tl.arange(0, COLUMNS)[None, :]
-    return tl.load(side + at[:, None] + d, there[:, None] & (d < WIDTH), 0.0)
-
-
-@triton.jit
-@no_type_check
-def _store(side, at, there, values, WIDTH: tl.constexpr, COLUMNS: tl.constexpr):
-    d = tl.arange(0, COLUMNS)[None, :]
-    tl.store(side + at[:, None] + d, values, there[:, None] & (d < WIDTH))
-
-
-@triton.jit
-@no_type_check
-def _products(
-    side,
-    at,
-    there,
-    content,
+def _block(
+    chunk,
+    number: tl.constexpr,
+    end,
     WIDTH: tl.constexpr,
-    LENGTH: tl.constexpr,
-    WIDTH_BLOCK: tl.constexpr,
-    LENGTH_BLOCK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    LANES: tl.constexpr,
+    SLICES: tl.constexpr,
+    PARTS: tl.constexpr,
+    SLICE: tl.constexpr,
 ):
-    """Of the block's vectors with a chunk's steps. Some columns at a time, because the whole of both does not fit the registers."""
-    SLICE: tl.constexpr = min(WIDTH_BLOCK, 64)
-    step = tl.arange(0, LENGTH_BLOCK)
-    products = tl.zeros([at.shape[0], LENGTH_BLOCK], tl.float32)
-    for first in range(0, WIDTH_BLOCK, SLICE):
-        vectors = _load(side, at, there, first, WIDTH, SLICE)
-        steps = _load(content, step * WIDTH, step < LENGTH, first, WIDTH, SLICE)
-        products = tl.dot(vectors, tl.trans(steps), products, input_precision=PRECISION)
-    return products
+    """A block of a chunk's steps, 0 from the end on."""
+    c = _steps(number, LANES, PARTS)[:, None, :, None]
+    d = tl.arange(0, SLICES)[None, :, None, None] * SLICE + tl.arange(0, SLICE)[None, None, None, :]
+    return tl.load(chunk + c * WIDTH + d, (c < end) & (d < WIDTH), 0.0).to(tl.float32)
 
 
 @triton.jit
 @no_type_check
-def _softmax(logits, LENGTH: tl.constexpr, LENGTH_BLOCK: tl.constexpr):
-    logits = tl.where((tl.arange(0, LENGTH_BLOCK) < LENGTH)[None, :], logits, -float("inf"))
-    p = tl.exp(logits - tl.max(logits, 1)[:, None])
-    return p / tl.sum(p, 1)[:, None]
+def _steps(number: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr):
+    """[LANES, PARTS]: which steps of the chunk a block has."""
+    return number * (PARTS * LANES) + tl.arange(0, PARTS)[None, :] * LANES + tl.arange(0, LANES)[:, None]
 
 
 @triton.jit
 @no_type_check
-def _per_head(weight, STEPS_BLOCK: tl.constexpr, HEADS_BLOCK: tl.constexpr):
-    """[steps] to one column for the steps and heads."""
-    return tl.reshape(tl.broadcast_to(weight[:, None], [STEPS_BLOCK, HEADS_BLOCK]), [STEPS_BLOCK * HEADS_BLOCK, 1])
+def _places(first, head: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr):
+    """Where the numbers of a group's head are behind those of its first, and which there are."""
+    d = tl.arange(0, SLICES)[:, None] * SLICE + tl.arange(0, SLICE)[None, :]
+    return head * WIDTH + d, d < (first + head < HEADS).to(tl.int32) * WIDTH
+
+
+@triton.jit
+@no_type_check
+def _vector(side, first, head: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr):
+    place, there = _places(first, head, HEADS, WIDTH, SLICES, SLICE)
+    return tl.load(side + place, there, 0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def _store(side, first, head: tl.constexpr, values, HEADS: tl.constexpr, WIDTH: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr):
+    place, there = _places(first, head, HEADS, WIDTH, SLICES, SLICE)
+    tl.store(side + place, values, there)
+
+
+@triton.jit
+@no_type_check
+def _products(block, vector):
+    """[LANES, PARTS]: of a block's steps with a vector."""
+    return tl.sum(tl.sum(block * vector[None, :, None, :], 1), 2)
+
+
+@triton.jit
+@no_type_check
+def _sums(block, p):
+    """[LANES, SLICES, SLICE]: of a block's steps with these weights, each lane's by itself."""
+    return tl.sum(block * p[:, None, :, None], 2)
+
+
+@triton.jit
+@no_type_check
+def _all(x):
+    return tl.sum(tl.sum(x, 1), 0)
+
+
+@triton.jit
+@no_type_check
+def _softmaxes(logits, LENGTH: tl.constexpr, GROUP: tl.constexpr, BLOCKS: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr):
+    """Over all blocks of a chunk, for each head."""
+    highest = ()
+    for h in tl.static_range(GROUP):
+        most = -float("inf")
+        for b in tl.static_range(BLOCKS):
+            there = tl.where(_steps(b, LANES, PARTS) < LENGTH, logits[b * GROUP + h], -float("inf"))
+            most = tl.maximum(most, tl.max(tl.max(there, 1), 0))
+        highest = highest + (most,)
+    p = ()
+    for b in tl.static_range(BLOCKS):
+        for h in tl.static_range(GROUP):
+            p = p + (tl.where(_steps(b, LANES, PARTS) < LENGTH, tl.exp(logits[b * GROUP + h] - highest[h]), 0.0),)
+    shares = ()
+    for h in tl.static_range(GROUP):
+        sum = 0.0
+        for b in tl.static_range(BLOCKS):
+            sum += _all(p[b * GROUP + h])
+        shares = shares + (1.0 / sum,)
+    attention = ()
+    for b in tl.static_range(BLOCKS):
+        for h in tl.static_range(GROUP):
+            attention = attention + (p[b * GROUP + h] * shares[h],)
+    return attention

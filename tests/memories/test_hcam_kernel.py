@@ -57,19 +57,20 @@ def read_and_gradients(recall, query, contents, chosen, weights):
     return [side.cpu().double() for side in (read.detach(), *torch.autograd.grad(read, [query, weights], grad_read))]
 
 
-# Acting: one step a program. 63 and 100 steps are no whole number of blocks of 16; 5, 20 and 3 heads are padded; 1 head and 600 wide are
-# one step of 16 rows, most of them padding; width 130 takes three slices.
+# 3 and 5 heads do not fill their groups; widths of 20, 130 and 600 do not fill their slices; 3, 5 and 17 steps do not fill their blocks, of
+# which 17 of width 130 take two and 70 of width 100 three; 600 wide is one head at a time.
 @pytest.mark.usefixtures("_poisoned")
 @pytest.mark.parametrize(
     ("rows", "steps", "heads", "width", "chunks", "length", "recalled"),
     [
         (5, 1, 2, 16, 6, 3, 2),
         (3, 1, 3, 20, 5, 16, 3),
-        (2, 63, 3, 20, 4, 5, 2),
-        (1, 100, 4, 8, 3, 4, 2),
+        (2, 7, 3, 20, 4, 5, 2),
+        (1, 9, 4, 8, 3, 4, 2),
         (2, 7, 1, 4, 2, 1, 1),
         (1, 5, 5, 130, 3, 17, 2),
         (1, 3, 1, 600, 2, 2, 2),
+        (1, 3, 2, 100, 3, 70, 2),
     ],
 )
 def test_the_kernel_reads_what_the_plain_version_reads_and_sends_back_the_same_gradients(
@@ -145,13 +146,9 @@ def test_compilers_know_shapes_and_gradients_of_the_kernel():
     [
         (torch.zeros(1, 1, 4, 8, dtype=torch.float64), torch.zeros(1, 1, 2, 8, dtype=torch.float64), "torch.float64 queries and"),
         (torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 2, 8, dtype=torch.bfloat16), "torch.float32 queries and torch.bfloat16 contents"),
-        (
-            torch.zeros(1, 1, 4, 512),
-            torch.zeros(1, 1, 33, 512),
-            "a chunk of 33 steps of width 512 takes 32,768 numbers; want at most 16,384",
-        ),
-        (torch.zeros(1, 1, 32, 512), torch.zeros(1, 1, 4, 512), "32 heads of width 512 take 16,384 numbers; want at most 8,192"),
-        (torch.zeros(1, 1, 8, 512), torch.zeros(1, 1, 32, 512), None),
+        (torch.zeros(1, 1, 4, 512), torch.zeros(1, 1, 65, 512), "a chunk of 65 steps of width 512; want at most 64 steps"),
+        (torch.zeros(1, 1, 4, 1025), torch.zeros(1, 1, 4, 1025), "a width of 1025; want at most 1,024"),
+        (torch.zeros(1, 1, 8, 512), torch.zeros(1, 1, 64, 512), None),
         (torch.zeros(1, 1, 4, 64, dtype=torch.float16), torch.zeros(1, 1, 100, 64, dtype=torch.float16), None),
     ],
 )
@@ -163,11 +160,12 @@ def test_what_does_not_fit_the_kernel_is_refused_with_a_reason(query, contents, 
 COMPILE = """
 import torch, triton
 from memory.kernels import hcam_recall_triton as kernels
-query, contents, chosen = (torch.empty(shape, device="meta") for shape in ((2, 9, 3, 20), (2, 4, 5, 20), (2, 9, 2)))
-_, settings = kernels._settings(query, contents, chosen)
+query, contents = (torch.empty(shape, device="meta") for shape in ((2, 9, 3, 20), (2, 4, 5, 20)))
+_, settings = kernels._settings(query, contents)
 warps = settings.pop("num_warps")
 for kernel in (kernels._read, kernels._read_backward):
-    types = {name: "i32" if name in ("steps", "chunks") else "*i64" if name == "chosen" else "*fp32" for name in kernel.arg_names}
+    numbers = dict.fromkeys(("steps", "chunks", "recalled"), "i32") | {"chosen": "*i64"}
+    types = {name: numbers.get(name, "*fp32") for name in kernel.arg_names}
     constants = {(kernel.arg_names.index(name),): value for name, value in settings.items()}
     source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(settings, "constexpr"), constants)
     compiled = triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32), {"num_warps": warps})

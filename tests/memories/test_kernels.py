@@ -181,18 +181,6 @@ def tensors(outputs):
     return [outputs] if isinstance(outputs, torch.Tensor) else [x for x in outputs if x is not None]
 
 
-@pytest.fixture(autouse=True)
-def _integers_of_one_element_arrays(monkeypatch):
-    """Triton 3.6's interpreter takes bounds of loops as int(array of one), which NumPy 2.4 refuses."""
-    original = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        original(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-
-
 @pytest.fixture
 def _poisoned():
     """Fresh tensors are full of NaN, so that what is read before it is written shows."""
