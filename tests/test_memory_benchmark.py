@@ -129,7 +129,7 @@ def test_memories_have_the_same_size_and_cells_of_a_seed_the_same_luck() -> None
 
 def test_longer_delays_are_ten_times_as_long() -> None:
     match, recall, ballet = (TASKS[name] for name in ("match_to_sample", "associative_recall", "ballet"))
-    assert (match.learned.n, match.tested.n, match.longer.n) == (20, 20, 200)
+    assert (match.learned.n, match.tested.n, match.longer.n) == (8, 8, 80)
     assert (match.tested.curriculum, match.longer.curriculum) == ("single", "single")
     assert recall.learned == recall.tested
     assert mean_delay(recall.longer) == pytest.approx(10 * mean_delay(recall.tested), rel=0.01)

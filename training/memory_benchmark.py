@@ -84,14 +84,16 @@ def _ballet(delay: int) -> Ballet:
 TASKS: dict[str, Task] = {
     "match_to_sample": Task(
         # With nothing but the longest delay to learn from, memories stay at chance.
-        learned=MatchToSample(n=20, queries=4, curriculum="many"),
-        tested=MatchToSample(n=20, queries=4),
-        longer=MatchToSample(n=200, queries=1),
+        learned=MatchToSample(n=8, queries=4, curriculum="many"),
+        tested=MatchToSample(n=8, queries=4),
+        longer=MatchToSample(n=80, queries=1),
         measure="correct",
         chance=0.5,
         algorithm=Supervised(shows=True, learning_rate=0.004, final_learning_rate=0.0004, minibatches=4),
         trials=64,
-        iterations=75,
+        iterations=100,
+        # What was seen lately: whether two symbols are the same is a parity, at whose chance several memories stay without that.
+        auxiliary=Auxiliary(lag=0.3, lags=(1, 2, 3, 4, 5, 6, 7, 8)),
     ),
     "associative_recall": Task(
         # Keys come again evenly, so that delays grow with the slots: 6.5 steps on average, and 65 in the longer one. With more symbols or
