@@ -14,6 +14,8 @@ longer sums, so that nothing overflows and little is lost, however strong the de
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -68,25 +70,24 @@ def _scan_plainly(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
 ) -> tuple[Tensor, Tensor]:
     steps = q.shape[1]
-    if log_g is None:
-        log_g = q.new_zeros(1, 1, 1, 1).expand(*q.shape[:3], 1)
     # Autocast would round the products.
     with torch.autocast(q.device.type, enabled=False):
-        log_g = log_g.masked_fill(reset[:, :, None, None], -torch.inf)
         if steps == 1:
-            return _step(q, k, v, beta, log_g, state)
+            return _step(q, k, v, beta, log_g, state, reset)
         chunk = min(CHUNK, 1 << (steps - 1).bit_length())
-        q, k, v, log_g = (_in_chunks(side, chunk) for side in (q, k, v, log_g))
-        since_first = log_g.cumsum(-2).exp()
-        to_last = _sums_after(log_g).exp()
+        q, k, v, begins = (_in_chunks(side, chunk) for side in (q, k, v, reset[:, :, None, None]))
+        if log_g is None:
+            since_first, to_last, scores = _undecayed(begins, state.dtype)
+        else:
+            since_first, to_last, scores = _decayed(_in_chunks(log_g, chunk).masked_fill(begins, -torch.inf))
         kept = k * to_last
         reads = q * since_first
-        within = _scores(q, k, log_g)
+        within = scores(q, k)
         corrections: tuple[Tensor, ...] = ()
         if beta is not None:
             beta = _in_chunks(beta[..., None], chunk)
             # Below the diagonal; the solver takes the diagonal for ones.
-            overlap = beta * _scores(k, k, log_g)
+            overlap = beta * scores(k, k)
             u = torch.linalg.solve_triangular(overlap, beta * torch.cat([v, k * since_first], -1), upper=False, unitriangular=True)
             v, corrections = u[..., : v.shape[-1]], u[..., v.shape[-1] :].unbind(2)
         written, states = [], []
@@ -99,9 +100,13 @@ def _scan_plainly(
     return o.flatten(2, 3)[:, :, :steps].transpose(1, 2), state
 
 
-def _step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _step(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
+) -> tuple[Tensor, Tensor]:
     """The recurrence as it stands: for acting, several times as fast as matrix products of a single row."""
-    state = log_g[:, 0, :, :, None].exp() * state
+    begins = reset[:, :, None, None]
+    kept = (~begins).to(state.dtype) if log_g is None else log_g.masked_fill(begins, -torch.inf).exp()
+    state = kept[:, 0, :, :, None] * state
     q, k, v = q[:, 0, :, :, None], k[:, 0, :, :, None], v[:, 0]
     if beta is not None:
         v = beta[:, 0, :, None] * (v - (k * state).sum(-2))
@@ -121,6 +126,22 @@ def _sums_after(x: Tensor) -> Tensor:
     """Sums over the steps after each, in its chunk."""
     later = pad(x[..., 1:, :], (0, 0, 0, 1))
     return later.flip(-2).cumsum(-2).flip(-2)
+
+
+# What is left of the state before a chunk at each step, what is left of each step at its end, both [.., C, #K], and `_scores` of q and k.
+_Decay = tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]
+
+
+def _undecayed(begins: Bool[Tensor, "B 1 N C 1"], dtype: torch.dtype) -> _Decay:
+    """Where all is left but by resets: a step reads those of its own trial, in one product."""
+    trial = begins.cumsum(-2)
+    there = (trial == trial.mT).tril()
+    left = (trial == 0, trial == trial[..., -1:, :])
+    return left[0].to(dtype), left[1].to(dtype), lambda q, k: (q @ k.mT).masked_fill(~there, 0.0)
+
+
+def _decayed(log_g: Float[Tensor, "B H N C #K"]) -> _Decay:
+    return log_g.cumsum(-2).exp(), _sums_after(log_g).exp(), lambda q, k: _scores(q, k, log_g)
 
 
 def _scores(q: Tensor, k: Tensor, log_g: Tensor) -> Tensor:
