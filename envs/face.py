@@ -43,7 +43,7 @@ class _SingleGame:
         if seed is None and self.row_seed is not None:
             self.trial += 1
         else:
-            self.row_seed = torch.tensor([secrets.randbits(63) if seed is None else seed])
+            self.row_seed = torch.tensor([secrets.randbits(63) if seed is None else _checked(seed)])
             self.trial = 0
         # As in a rollout: a row's first trial has the row's seed, later ones follow from it.
         trial_seed = fold(self.row_seed, Purpose.TRIAL, self.trial) if self.trial else self.row_seed
@@ -76,6 +76,8 @@ class _SingleGame:
         return turn
 
     def render(self, mode: str | None) -> Any:
+        if self.state is None:
+            raise ValueError("render before reset; call reset first")
         scene = self.game.describe(self.state, 0)
         if mode == "rgb_array":
             return draw(scene)
@@ -83,6 +85,12 @@ class _SingleGame:
             print(scene.text)
             return None
         return scene.text if mode == "ansi" else None
+
+
+def _checked(seed: Any) -> int:
+    if not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed is {seed!r}; want a whole number of 64 bits")
+    return int(seed)
 
 
 def _batch_of_one(actions: list[Any], space: gym.Space[Any]) -> torch.Tensor:

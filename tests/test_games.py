@@ -254,6 +254,18 @@ def test_a_game_of_two_seats_is_no_gymnasium_environment() -> None:
         SingleSeatEnv(make_game("chicken"))
 
 
+@pytest.mark.parametrize("seed", [2**63, -(2**64)])
+def test_seeds_that_are_none_are_refused_by_name(seed: int) -> None:
+    with pytest.raises(ValueError, match=r"^seed is .*; want a whole number of 64 bits$"):
+        parallel_env("chicken").reset(seed=seed)
+
+
+def test_nothing_is_drawn_before_the_first_reset() -> None:
+    for environment in (parallel_env("chicken", "ansi"), SingleSeatEnv(make_game("n_parity"), "ansi")):
+        with pytest.raises(ValueError, match=r"^render before reset; call reset first$"):
+            environment.render()
+
+
 def test_a_face_plays_the_same_trials_as_a_rollout() -> None:
     from agents.co_players.tables import always_defect, random
     from training.rollout import Rollout

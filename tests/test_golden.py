@@ -71,5 +71,33 @@ def test_playthrough_of_anything_legal(name: str) -> None:
     assert_golden(f"{name}.txt", "\n".join(lines) + "\n")
 
 
+TAUGHT = [
+    name
+    for name in GAMES
+    if make_game(name).max_steps > 8 and hasattr(make_game(name), "answers") and not isinstance(make_game(name), Referential)
+]
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_playthrough_of_who_follows_the_answers(name: str) -> None:
+    """A whole trial: what a replay would say, and every reward that is not 0."""
+    game = make_game(name)
+    state, lines = game.start(torch.tensor([1])), []
+    for _ in range(game.max_steps):
+        lines.append(game.describe(state, 0).text)
+        answers = game.answers(state)
+        state, turn = game.step(state, {role: torch.where(answer.asked, answer.action, 0) for role, answer in answers.items()})
+        lines += [
+            f"    {role} gets {[round(number, 3) for number in reward[0].tolist()]}"
+            for role, reward in turn.rewards.items()
+            if reward.any()
+        ]
+        if turn.over.all():
+            break
+    assert turn.over.all()
+    lines.append(game.describe(state, 0).text)
+    assert_golden(f"taught_{name}.txt", "\n".join(lines) + "\n")
+
+
 def test_the_settings_and_their_defaults() -> None:
     assert_golden("settings.json", json.dumps(to_json(Experiment()), indent=1) + "\n")

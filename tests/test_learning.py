@@ -97,7 +97,7 @@ def test_the_quick_villager_gives_where_there_is_a_trace_and_not_where_there_is_
 @pytest.mark.parametrize(
     ("preset", "scenario", "figure", "least"),
     [
-        ("match_to_sample_quick", "learner_0", "correct", 0.95),
+        ("match_to_sample_quick", "learner_0", "hardest_correct", 0.95),
         ("hidden_markov_quick", "alone", "correct", 0.72),
         ("sorting_quick", "alone", "correct", 0.95),
         ("hidden_object_quick", "alone", "accuracy", 0.9),

@@ -190,7 +190,7 @@ def test_people_are_told_when_the_witness_is_out_of_the_watchers_view() -> None:
         ({"own": float("nan")}, "own is nan; want a reward from -1000 to 1000"),
         ({"shared": 2000.0}, "shared is 2000.0; want a reward from -1000 to 1000"),
         ({"boxes": 4}, "boxes is 4; want at most 3 in a room of 4.0 metres, or a larger room"),
-        ({"boxes": 2, "room": 2.5}, "room is 2.5; want from 2.8 metres, so that the witness does not begin at a box"),
+        ({"boxes": 2, "room": 2.5}, "room is 2.5; want from 2.8 to 50 metres, so that nobody begins at what stands before"),
         ({"moves": ("stay", "left")}, "moves is .*; want stay, forward, left, right first"),
         ({"stride": 1.0}, "stride is 1.0; want from 0.05 to 0.4 metres"),
         ({"size": 0}, "size is 0; want from 1 to 2048 pixels"),

@@ -265,7 +265,7 @@ def test_the_games_that_are_listed() -> None:
         ({"show": 0}, "show is 0; want from 1 to 1000 steps"),
         ({"pause": -1}, "pause is -1; want from 0 to 1000 steps"),
         ({"limit": 0}, "limit is 0; want from 1 to 10,000 steps"),
-        ({"room": 2.0}, "room is 2.0; want from 2.2 to 50 metres"),
+        ({"room": 2.0}, "room is 2.0; want from 3.3 to 50 metres"),
         ({"objects": 4}, "objects is 4; want at most 3 in a room of 4.0 metres, or a larger room"),
         ({"moves": ("stay", "forward")}, "moves is .*; want stay, forward, left, right first, then different ones of back"),
         ({"stride": 0.01}, "stride is 0.01; want from 0.05 to 0.4 metres"),

@@ -12,7 +12,7 @@ import torch
 from envs.rooms3d.hidden_object import HiddenObject, hidden_object, hidden_object_small
 from envs.rooms3d.one_saw import OneSaw, one_saw
 from envs.rooms3d.rapid_words import RapidWords, rapid_words
-from envs.rooms3d.tasks import fewest_moves
+from envs.rooms3d.tasks import moves_towards
 from envs.rooms3d.visual_match import VisualMatch, visual_match
 from envs.rooms3d.world import World, one_room
 
@@ -61,45 +61,50 @@ def test_things_of_one_metre_ten_fit_three_into_three_metres_thirty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moves", "turn", "x", "z", "fewest"),
+    ("moves", "turn", "x", "z", "needed"),
     [
         # To within 0.5 metres, with steps of 0.3.
-        (WALKS, 15.0, 0.0, 2.0, 5),
-        # Two aside leave 0.4 of 1.0, and six ahead 0.2 of 2.0.
-        (WALKS, 15.0, 1.0, 2.0, 8),
-        (WALKS, 15.0, -1.0, 2.0, 8),
-        # Two turns to 30 degrees, which passes at 0.37 metres, and four ahead, for it comes near enough after 1.03.
-        (TURNS, 15.0, 1.0, 1.0, 6),
-        # Three ahead, a turn, and two ahead leave 0.1 and 0.4.
-        (TURNS, 90.0, 1.0, 1.0, 6),
-        (("stay", "forward", "turn_left"), 90.0, 1.0, 0.0, 5),
-        (("stay", "forward", "turn_left"), 90.0, -1.0, 0.0, 3),
-        (WALKS, 15.0, 0.0, 0.4, 0),
+        (WALKS, 15.0, 0.0, 1.9, 5),
+        # Three aside leave 0.1 of 1.0, and six ahead 0.2 of 2.0; a way of two aside would do as well.
+        (WALKS, 15.0, 1.0, 2.0, 9),
+        (WALKS, 15.0, -1.0, 2.0, 9),
+        # Three turns to 45 degrees, and four ahead, for 1.2 of 1.41 leave 0.21.
+        (TURNS, 15.0, 1.0, 1.0, 7),
+        # A turn, three ahead, a turn back, and two ahead leave 0.1 and 0.4.
+        (TURNS, 90.0, 1.0, 1.0, 7),
+        # Already there: it takes a move for that to count.
+        (WALKS, 15.0, 0.0, 0.4, 1),
     ],
 )
-def test_the_fewest_moves_to_somewhere(moves: tuple[str, ...], turn: float, x: float, z: float, fewest: int) -> None:
-    assert fewest_moves(World(one_room(9.0, 9.0), turn=turn), moves, x, z, 0.5) == fewest
+def test_the_moves_to_somewhere(moves: tuple[str, ...], turn: float, x: float, z: float, needed: int) -> None:
+    world = World(one_room(9.0, 9.0), turn=turn)
+    assert moves_towards(world, moves, 1.0, ((x, 1.0 + z),), 0.5 - world.step - world.radius) == [needed]
 
 
-def test_no_moves_lead_aside_without_a_turn_or_a_step() -> None:
-    with pytest.raises(ValueError, match=r"moves is .*; want some that lead 2.0 metres aside and 1.0 ahead"):
-        fewest_moves(World(one_room(9.0, 9.0)), ("stay", "forward", "left"), 2.0, 1.0, 0.5)
+def test_a_way_that_ends_at_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stride is 0.4; want less, or other moves: on the way to what stands at x = 0.2 is another"):
+        moves_towards(World(one_room(9.0, 9.0), step=0.4), WALKS, 1.0, ((0.2, 4.0), (0.0, 3.0)), 0.1)
 
 
 @pytest.mark.parametrize(
     ("game", "settings", "message"),
     [
-        (HiddenObject, {"moves": ("stay", "left", "right")}, "moves is .*; want forward, and left and right or a turn, so that all boxes"),
-        (HiddenObject, {"moves": ("stay", "forward", "left", "back")}, "moves is .*; want forward, and left and right or a turn"),
-        # 1.65 metres aside and 3.8 ahead, to within 0.3 + 0.2 + 0.311: 3 aside leave 0.75, and then 12 ahead 0.2; or 4 and 11.
-        (HiddenObject, {"limit": 14, "moves": WALKS}, "limit is 14; want at least 15, the moves to the farthest box"),
+        (
+            HiddenObject,
+            {"moves": ("stay", "left", "right")},
+            "moves is .*; want forward, and left and right or turn_left and turn_right, so that all boxes",
+        ),
+        (HiddenObject, {"moves": ("stay", "forward", "left", "back")}, "moves is .*; want forward, and left and right or turn_left and"),
+        (HiddenObject, {"moves": ("stay", "forward", "turn_left")}, "moves is .*; want forward, and left and right or turn_left and"),
+        # 1.65 metres aside and 3.8 ahead, to within 0.3 + 0.2 + 0.311: 5 aside leave 0.15, and then 11 ahead 0.5.
+        (HiddenObject, {"limit": 15, "moves": WALKS}, "limit is 15; want at least 16, the moves to the farthest box"),
         (HiddenObject, {"limit": 40, "stride": 0.05, "moves": WALKS}, "limit is 40; want at least .*, the moves to the farthest box"),
         # 1.1 metres aside and 2.8 ahead, to within 0.3 + 0.2 + 0.2.
-        (RapidWords, {"limit": 9}, "limit is 9; want at least 10, the moves to the farthest object"),
+        (RapidWords, {"limit": 11}, "limit is 11; want at least 12, the moves to the farthest object"),
         # 1.1 metres aside and 2.95 ahead, to within 0.811.
-        (OneSaw, {"limit": 9}, "limit is 9; want at least 10, the moves of the watcher to the farthest box"),
+        (OneSaw, {"limit": 11}, "limit is 11; want at least 12, the moves of the watcher to the farthest box"),
         # 1.1 metres aside and 2.8 ahead, to within 0.3 + 0.2 + 0.283.
-        (VisualMatch, {"reward": 9}, "reward is 9; want at least 10, the moves to the farthest cube"),
+        (VisualMatch, {"reward": 10}, "reward is 10; want at least 11, the moves to the farthest cube"),
         (VisualMatch, {"moves": ("stay", "forward")}, "moves is .*; want stay, forward, left, right first"),
     ],
 )
@@ -110,19 +115,43 @@ def test_what_cannot_be_solved_is_refused_with_what_would_work(game: Any, settin
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [("hidden_object", "limit"), ("rapid_words", "limit"), ("one_saw", "limit"), ("visual_match", "reward")]
+    ("name", "field", "settings"),
+    [
+        ("hidden_object", "limit", {}),
+        ("hidden_object", "limit", {"moves": TURNS}),
+        ("hidden_object", "limit", {"moves": TURNS, "boxes": 3, "room": 3.5, "stride": 0.4, "turn": 90.0}),
+        ("hidden_object", "limit", {"moves": TURNS, "boxes": 2, "room": 2.2}),
+        ("hidden_object", "limit", {"moves": WALKS, "boxes": 2, "room": 2.2, "stride": 0.4}),
+        ("rapid_words", "limit", {}),
+        ("one_saw", "limit", {}),
+        ("visual_match", "reward", {}),
+    ],
 )
-def test_the_limit_that_a_message_asks_for_is_accepted(name: str, field: str) -> None:
+def test_with_the_limit_that_a_message_asks_for_whoever_follows_the_answers_gets_there(
+    name: str, field: str, settings: dict[str, Any]
+) -> None:
+    short = {"size": 8, **({"objects": 2, "names": 4} if name == "hidden_object" else {}), **settings}
     with pytest.raises(ValueError, match="want at least") as caught:
-        replace(GAMES[name], **{field: 2})
+        replace(GAMES[name], **short, **{field: 1})
     wanted = int(str(caught.value).split("want at least ")[1].split(",")[0])
-    assert getattr(replace(GAMES[name], **{field: wanted}), field) == wanted
     with pytest.raises(ValueError, match=f"want at least {wanted}"):
-        replace(GAMES[name], **{field: wanted - 1})
+        replace(GAMES[name], **short, **{field: wanted - 1})
+    game = replace(GAMES[name], **short, **{field: wanted})
+    state, reward = game.start(torch.arange(24)), torch.zeros(24)
+    for _ in range(game.max_steps):
+        answers = game.answers(state)
+        state, turn = game.step(state, {role: torch.where(answer.asked, answer.action, 0) for role, answer in answers.items()})
+        if name == "rapid_words":
+            # The questions, of which the last ends the trial.
+            reward += turn.rewards["learner"][:, 0]
+        else:
+            right = turn.measures["accuracy"]
+            reward = reward.maximum((right if right.ndim == 1 else right[:, -1]).nan_to_num())
+    assert (reward >= 1).all()
 
 
 @pytest.mark.parametrize("turn", [3.6, 15.0, 20.0, 40.0, 45.0, 60.0, 72.0, 90.0])
-@pytest.mark.parametrize("moves", [WALKS, TURNS, ("stay", "forward", "turn_right"), ("stay", "forward", "right", "turn_left")])
+@pytest.mark.parametrize("moves", [WALKS, TURNS, ("stay", "forward", "right", "turn_left", "turn_right")])
 def test_who_follows_the_answers_finds_what_is_hidden(moves: tuple[str, ...], turn: float) -> None:
     for game in (hidden_object_small(), replace(hidden_object(), delay=(0, 1), show=1)):
         game = replace(game, moves=moves, turn=turn, limit=700, size=16)

@@ -262,6 +262,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["train", "two_learners", "game=pettingzoo:json"], ["'json' has no parallel_env"]),
     (["train", "ipd_mixed_pool_quick", "game=pettingzoo:pettingzoo.classic.rps_v2"], ["'random_table' cannot play this game", "outcome"]),
     (["train", "ipd_mixed_pool_quick", "trials=4"], ["trials is 4", "too few for 4 minibatches"]),
+    (["train", "two_learners", "game=ballet:delay=100000,limit=1000000"], ["of 1,000,000 steps", "GB", "want fewer trials, shorter ones"]),
     (["train", "two_learners", "trials=9", "learners=4"], ["trials is 9", "learner processes"]),
     (["train", "two_learners", "trials=true"], ["trials is True; want a whole number"]),
     (["train", "two_learners", "trials=1000000000000"], ["trials is 1000000000000", "at most"]),

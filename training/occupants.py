@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from agents.agent import Agent
@@ -40,7 +44,7 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
         experiment.build_learners()
     except (ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(str(error).splitlines()[0]) from error
-    _check_sizes(experiment)
+    _check_sizes(experiment, roles)
     for name in experiment.scheme.co_players(experiment.game):
         occupant = co_player(name)
         if name in roles:
@@ -132,12 +136,15 @@ def _check_suite(suite: Suite, experiment: Experiment) -> None:
             check_fits(name, co_player(name), role, game)
 
 
-def _check_sizes(experiment: Experiment) -> None:
-    """Every learner process must make every update, and an update needs a row."""
+def _check_sizes(experiment: Experiment, roles: Mapping[str, Role]) -> None:
+    """Every learner process must make every update, and an update needs a row; what learners see must fit this machine."""
     seating = experiment.scheme.seat(experiment.game, experiment.trials, 0)
     processes = max(1, experiment.learners)
+    seen = 0
     for index, name in enumerate(seating.occupants):
         rows = int((seating.seats == index).sum())
+        if name in experiment.scheme.learners(experiment.game):
+            seen += rows * experiment.steps * _bytes(roles[name].observation_space)
         share = rows - (processes - 1) * -(-rows // processes)
         if name in experiment.scheme.learners(experiment.game) and share < experiment.algorithm.minibatches:
             raise BadInput(
@@ -145,3 +152,24 @@ def _check_sizes(experiment: Experiment) -> None:
                 + (f" in each of {processes} learner processes" if processes > 1 else "")
                 + "; want more trials or fewer algorithm.minibatches"
             )
+    if seen > _memory_of_this_machine():
+        raise BadInput(
+            f"trials is {experiment.trials} of {experiment.steps:,} steps: what learners see of them takes {seen / 1e9:,.0f} GB and this"
+            f" machine has {_memory_of_this_machine() / 1e9:,.0f}; want fewer trials, shorter ones or smaller pictures"
+        )
+
+
+def _bytes(space: gym.Space[Any]) -> int:
+    """Of one observation, as rollouts keep it."""
+    if isinstance(space, gym.spaces.Dict):
+        return sum(_bytes(part) for part in space.values())
+    kept = space.dtype if isinstance(space, gym.spaces.Box) else np.dtype(np.int64)
+    return math.prod(space.shape or ()) * kept.itemsize
+
+
+def _memory_of_this_machine() -> float:
+    """Bytes; infinity where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -94,6 +94,7 @@ class HiddenObject:
     turn: float = 15.0
 
     def __post_init__(self) -> None:
+        check_row("boxes", self.boxes, self.room)
         if not 2 <= self.boxes <= 20:
             raise ValueError(f"boxes is {self.boxes}; want from 2 to 20")
         if not 1 <= self.objects <= self.boxes:
@@ -106,15 +107,13 @@ class HiddenObject:
             raise ValueError(f"delay is {self.delay}; want (least, most) steps, from 0 to 100,000")
         if not 1 <= self.limit <= 100_000:
             raise ValueError(f"limit is {self.limit}; want from 1 to 100,000 steps")
-        check_row("boxes", self.boxes, self.room)
         check_moves(self.moves)
         check_ways(self.moves, "boxes")
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
-        x, _, z = self._box_places()[-1]
-        check_limit("limit", self.limit, world, self.moves, x, z - START, ROUND)
+        check_limit("limit", self.limit, world, self.moves, START, self._box_places(), ROUND)
 
     @cached_property
     def world(self) -> World:

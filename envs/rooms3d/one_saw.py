@@ -60,6 +60,8 @@ WALKS = ("stay", "forward", "left", "right")
 HIDING, WITNESS, LINGER, DELAY, WATCHER, OVER = range(6)
 # The waiting room's depth, and the wall before it; how far into the hall the watcher stands, at its back, and the witness, before it.
 DEPTH, WALL, BACK, FRONT = 1.4, 0.2, 0.35, 1.2
+# Metres of a hall in which the witness does not begin at a box.
+WITNESS_ROOM = 2.8
 WAITING = ((-0.4, -0.9), (0.4, -0.9))
 
 
@@ -104,6 +106,7 @@ class OneSaw:
     turn: float = 15.0
 
     def __post_init__(self) -> None:
+        check_row("boxes", self.boxes, self.room, WITNESS_ROOM)
         if not 2 <= self.boxes <= 20:
             raise ValueError(f"boxes is {self.boxes}; want from 2 to 20")
         if not 1 <= self.names <= len(NAMES):
@@ -119,16 +122,12 @@ class OneSaw:
         for name in ("own", "shared"):
             if not abs(getattr(self, name)) <= 1000:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a reward from -1000 to 1000")
-        check_row("boxes", self.boxes, self.room)
-        if self.room < 2.8:
-            raise ValueError(f"room is {self.room}; want from 2.8 metres, so that the witness does not begin at a box")
         check_moves(self.moves, WALKS)
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
-        x, _, z = self._box_places()[-1]
-        check_limit("limit", self.limit, world, self.moves, x, z - BACK, ROUND, "of the watcher to the farthest box")
+        check_limit("limit", self.limit, world, self.moves, BACK, self._box_places(), ROUND, "of the watcher to the farthest box")
 
     @cached_property
     def world(self) -> World:

@@ -112,6 +112,7 @@ class RapidWords:
     turn: float = 15.0
 
     def __post_init__(self) -> None:
+        check_row("objects", self.objects, self.room)
         if not 2 <= self.objects <= 20:
             raise ValueError(f"objects is {self.objects}; want from 2 to 20")
         if not 1 <= self.episodes <= 20:
@@ -130,14 +131,12 @@ class RapidWords:
             raise ValueError(f"pause is {self.pause}; want from 0 to 1000 steps")
         if not 1 <= self.limit <= 10_000:
             raise ValueError(f"limit is {self.limit}; want from 1 to 10,000 steps")
-        check_row("objects", self.objects, self.room)
         check_moves(self.moves, WALKS)
         if not 0.05 <= self.stride <= 0.4:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
-        x, _, z = row(self.objects, self.room, OBJECT)[-1]
-        check_limit("limit", self.limit, world, self.moves, x, z - START, OBJECT, "to the farthest object")
+        check_limit("limit", self.limit, world, self.moves, START, row(self.objects, self.room, OBJECT), OBJECT, "to the farthest object")
 
     @cached_property
     def world(self) -> World:

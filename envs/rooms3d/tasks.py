@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -36,6 +38,8 @@ NAMES = tuple(f"{list(COLOURS)[number % 8]} {list(SHAPES)[(number + number // 8)
 # Kinds and colours of the objects of `NAMES`.
 KINDS = tuple(int(SHAPES[name.split()[1]]) for name in NAMES)
 PAINTS = tuple(COLOURS[name.split()[0]] for name in NAMES)
+# Of moves to anything, more than any room and stride take.
+_LONGEST = 3000
 # Tasks leave lifting, opening and closing to their schedules.
 MOVES = ACTIONS[: ACTIONS.index("lift")]
 # Things in a row: from one's middle to the next one's; from the wall behind to the agent, and from the row to the wall behind it.
@@ -66,55 +70,66 @@ def check_moves(moves: tuple[str, ...], needed: tuple[str, ...] = ("stay",)) -> 
 
 def check_ways(moves: tuple[str, ...], targets: str) -> None:
     """Raises ValueError unless moves lead ahead and to both sides."""
-    turns, aside = {"turn_left", "turn_right"} & set(moves), {"left", "right"} <= set(moves)
-    if "forward" not in moves or not (turns or aside):
-        raise ValueError(f"moves is {moves}; want forward, and left and right or a turn, so that all {targets} can be reached")
+    if "forward" not in moves or not ({"left", "right"} <= set(moves) or {"turn_left", "turn_right"} <= set(moves)):
+        raise ValueError(
+            f"moves is {moves}; want forward, and left and right or turn_left and turn_right, so that all {targets} can be reached"
+        )
 
 
 def check_limit(
-    name: str, limit: int, world: World, moves: tuple[str, ...], x: float, z: float, target: float, way: str = "to the farthest box"
+    name: str,
+    limit: int,
+    world: World,
+    moves: tuple[str, ...],
+    start: float,
+    places: Sequence[tuple[float, float, float]],
+    radius: float,
+    way: str = "to the farthest box",
 ) -> None:
-    """Raises ValueError unless so many moves lead to within one stride of things of radius `target`, x metres to a side and z ahead."""
-    within = world.step + world.radius + target
-    fewest = max(fewest_moves(world, moves, aside, z, within) for aside in (-x, x))
-    if limit < fewest:
-        raise ValueError(f"{name} is {limit}; want at least {fewest}, the moves {way}")
+    """Raises ValueError unless so many moves of `towards` lead to any of the places, from `start` metres before the near wall."""
+    most = max(moves_towards(world, moves, start, tuple((x, z) for x, _, z in places), radius))
+    if limit < most:
+        raise ValueError(f"{name} is {limit}; want at least {most}, the moves {way}")
 
 
-def fewest_moves(world: World, moves: tuple[str, ...], x: float, z: float, within: float) -> int:
-    """Of those that lead to within so many metres of a place x metres aside and z ahead: some ahead, and then some another way.
+@lru_cache(maxsize=1000)
+def moves_towards(world: World, moves: tuple[str, ...], start: float, places: tuple[tuple[float, float], ...], radius: float) -> list[int]:
+    """How many moves of `towards` end within one stride of each of these circles (x, z), from x = 0, z = start, looking ahead.
 
-    So with turns there may be a slightly shorter way. Raises ValueError if none of these leads there.
+    Raises ValueError where they come to another circle first, or to none.
     """
-    turns = round(360 / world.turn)
-    # Degrees, and how many turns it takes to be able to walk that way.
-    ways = [(0.0, 0)] + [(degrees, 0) for name, degrees in (("left", -90.0), ("right", 90.0)) if name in moves]
-    for number in range(1, turns):
-        costs = [cost for name, cost in (("turn_right", number), ("turn_left", turns - number)) if name in moves]
-        ways += [(number * world.turn, cost) for cost in costs]
-    found = []
-    for degrees, cost in ways:
-        sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-        for first in range(math.ceil(max(z, 0.0) / world.step) + 1):
-            left = z - first * world.step
-            along, miss = x * sin + left * cos, x * cos - left * sin
-            half = math.sqrt(max(within * within - miss * miss, 0.0))
-            second = max(0, math.ceil((along - half) / world.step - 1e-6))
-            if abs(miss) <= within and second * world.step <= along + half + 1e-6:
-                found.append(first + (cost if second else 0) + second)
-    if not found:
-        raise ValueError(f"moves is {moves}; want some that lead {x} metres aside and {z} ahead")
-    return min(found)
+    count, targets, alone = len(places), torch.tensor(places), replace(world, agents=1, crates=0)
+    nothing = Slots(*(torch.zeros(count, 0, *rest) for rest in ((), (3,), (3,), (), (3,), (), (), ())))
+    place = torch.tensor([[0.0, start]]).expand(count, 1, 2)
+    state = alone.start(place, torch.zeros(count, 1, dtype=torch.int64), nothing._replace(visible=nothing.kind > 0))
+    needed = [0] * count
+    for number in range(1, _LONGEST):
+        action = towards(alone, state, moves, targets[:, None])
+        state = alone.move(state, taken(moves, action))
+        gaps = torch.cdist(state.place[:, 0], targets) - world.radius - radius
+        # A hair less, for rounding decides where a stride ends exactly one stride away.
+        for came in (gaps <= world.step - 1e-5).any(1).nonzero()[:, 0].tolist():
+            if not needed[came] and int(gaps[came].argmin()) != came:
+                raise ValueError(
+                    f"stride is {world.step}; want less, or other moves: on the way to what stands at x = {places[came][0]:.3g} is another"
+                )
+            needed[came] = needed[came] or number
+        if all(needed):
+            return needed
+    raise ValueError(f"moves is {moves}; want some that lead everywhere")
 
 
-def check_row(name: str, count: int, room: float) -> None:
-    """Raises ValueError unless so many things stand in a row in a room of so many metres."""
+def check_row(name: str, count: int, room: float, least: float = 2.2) -> None:
+    """Raises ValueError unless so many things stand in a row in a room of so many metres, and at least as many as `least`."""
+    # A little less, for what a computer takes for 3.3 is not quite three times 1.1.
+    least = max(least, round(count * APART, 6))
     if not 2.2 <= room <= 50.0:
-        raise ValueError(f"room is {room}; want from 2.2 to 50 metres, room for the agent before the {name}")
-    # A little more, for what a computer takes for 3.3 is not quite three times 1.1.
+        raise ValueError(f"room is {room}; want from {min(least, 50.0)} to 50 metres, room for the agent before the {name}")
     fit = int(room / APART + 1e-6)
     if count > fit:
         raise ValueError(f"{name} is {count}; want at most {fit} in a room of {room} metres, or a larger room")
+    if room < least:
+        raise ValueError(f"room is {room}; want from {least} to 50 metres, so that nobody begins at what stands before the far wall")
 
 
 def row(count: int, room: float, height: float) -> tuple[tuple[float, float, float], ...]:
@@ -149,7 +164,7 @@ def towards(
 ) -> Int64[Tensor, "B P"]:
     """The move of each agent, of those of `moves` that walk, that leads to its target: first along x, then along z, or else z first.
 
-    Who cannot step to both sides turns to where it has to go (`_turning`).
+    Who cannot step to both sides turns to where it has to go (`_turning`), for which it must be able to turn both ways.
     """
     away = target - state.place
     first, last = (0, 1) if aside_first else (1, 0)
@@ -169,13 +184,11 @@ def towards(
 
 
 def _turning(world: World, moves: tuple[str, ...], ahead: Float[Tensor, "B P"], aside: Float[Tensor, "B P"]) -> Int64[Tensor, "B P"]:
-    """Forward, for those whose way is ahead as nearly as turns can make it; for the others the shorter turn of those there are."""
+    """Forward, for those whose way is ahead as nearly as turns can make it; for the others the shorter turn."""
     angle = torch.atan2(aside, ahead)
-    left, right = (moves.index(name) if name in moves else -1 for name in ("turn_left", "turn_right"))
-    turn = torch.where(angle < 0, left if left >= 0 else right, right if right >= 0 else left)
-    # A little more than half a turn: at exactly half, rounding would send it to and fro. At least 5 degrees: who turns to one side alone
-    # would go all the way round whenever it is past its aim.
-    enough = math.radians(max(0.505 * world.turn, 5.0))
+    turn = torch.where(angle < 0, moves.index("turn_left"), moves.index("turn_right"))
+    # A little more than half a turn: at exactly half, rounding would send it to and fro.
+    enough = math.radians(0.505 * world.turn)
     return torch.where(angle.abs() <= enough, moves.index("forward"), turn)
 
 

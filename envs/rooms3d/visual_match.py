@@ -129,7 +129,8 @@ class VisualMatch:
             raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
-        check_limit("reward", self.reward, world, self.moves, *self._farthest(), CUBE * 2**0.5, "to the farthest cube")
+        cubes = row(self.choices, self.room, CUBE)
+        check_limit("reward", self.reward, world, self.moves, START, cubes, CUBE * 2**0.5, "to the farthest cube")
         if self.active and self.explore <= self._aside():
             raise ValueError(
                 f"explore is {self.explore}; want at least {self._aside() + 1}, the moves to look round the screen and one more"
@@ -228,11 +229,6 @@ class VisualMatch:
         """Steps to one side until the straight line to the middle of the first cube passes the screen."""
         half, ahead = min(SCREEN, SHARE * self.room), self.room - BEHIND - START
         return math.floor(half * ahead / (ahead / 2 - THIN) / self.stride + 1e-6) + 1
-
-    def _farthest(self) -> tuple[float, float]:
-        """Of the last cubes, from where the agent begins: metres aside and ahead."""
-        x, _, z = row(self.choices, self.room, CUBE)[-1]
-        return x, z - START
 
     def _apple_places(self) -> tuple[tuple[float, float, float], ...]:
         """A grid in the hall, less what is at the agent's feet when it begins."""
