@@ -99,7 +99,11 @@ def _amiss(occupant: Any, role: Role) -> str:
 
 
 def _in_one_line(space: gym.Space[Any]) -> str:
-    """NumPy breaks long arrays over several."""
+    """NumPy breaks long arrays over several; of many choices their number is told, and how many each has at most."""
+    if isinstance(space, gym.spaces.Dict):
+        return f"Dict({', '.join(f'{name!r}: {_in_one_line(part)}' for name, part in space.items())})"
+    if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.size > 16:
+        return f"MultiDiscrete of shape {space.shape}, up to {int(space.nvec.max())} each"
     return " ".join(str(space).split())
 
 
