@@ -411,9 +411,9 @@ def ballet_symbols_quick() -> Experiment:
     """Ballet from symbols, taught: who of two dancers danced what the word says, with the paper's short delay.
 
     Two layers of attention over the whole trial, 64 wide, which also forecast what is seen next: to do that they must know the dances.
-    Promise, on luck that no run trains on: the right dancer in more than 0.9 of trials, where chance gives 0.5, after seven to nine minutes of
-    two cores. Measured: 0.955, 0.995 and 0.971 on seeds 0 to 2. A trial ends after 66 steps, four after the word, and not after 320. For the
-    first hundred iterations it walks up to either.
+    Promise, on luck that no run trains on: the right dancer in more than 0.9 of trials, where chance gives 0.5, after seven to nine minutes
+    of two cores. Measured: 0.955, 0.995 and 0.971 on seeds 0 to 2. A trial ends after 66 steps, four after the word, and not after 320. For
+    the first hundred iterations it walks up to either.
     """
     game = Ballet(pixels=False, limit=66)
     return Experiment(
