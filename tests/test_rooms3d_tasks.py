@@ -12,7 +12,7 @@ import torch
 from envs.rooms3d.hidden_object import HiddenObject, hidden_object, hidden_object_small
 from envs.rooms3d.one_saw import OneSaw, one_saw
 from envs.rooms3d.rapid_words import RapidWords, rapid_words
-from envs.rooms3d.tasks import moves_towards
+from envs.rooms3d.tasks import check_row, moves_towards
 from envs.rooms3d.visual_match import VisualMatch, visual_match
 from envs.rooms3d.world import World, one_room
 
@@ -55,7 +55,8 @@ def test_agents_look_fifteen_degrees_down_at_first_whatever_their_turns(game: An
 
 def test_things_of_one_metre_ten_fit_three_into_three_metres_thirty() -> None:
     for count in range(2, 21):
-        assert HiddenObject(boxes=count, objects=2, room=count * 1.1, limit=200).boxes == count
+        check_row("boxes", count, room=count * 1.1)
+    assert HiddenObject(boxes=3, objects=2, room=3 * 1.1).room == 3 * 1.1
     with pytest.raises(ValueError, match=r"boxes is 3; want at most 2 in a room of 3.29 metres"):
         HiddenObject(boxes=3, room=3.29)
 
