@@ -53,7 +53,10 @@ def _convolve(past: Tensor, weight: Tensor, reach: Tensor) -> Tensor:
 
 
 class _Convolve(torch.autograd.Function):
-    """All steps as if there were no resets, a pass over everything for each tap; then the few that a reset cuts short anew."""
+    """All steps as if there were no resets, a pass over everything for each tap; then the few that a reset cuts short anew.
+
+    Products and sums apart: fused, the rest of a row that does not fill a vector would be rounded otherwise than the same in another split.
+    """
 
     @staticmethod
     def forward(ctx: Any, past: Tensor, weight: Tensor, reach: Tensor) -> Tensor:
@@ -61,9 +64,13 @@ class _Convolve(torch.autograd.Function):
         steps = reach.shape[1]
         mixed = past[:, -steps:] * weight[0]
         for lag, tap in enumerate(weight[1:], 1):
-            mixed.addcmul_(past[:, -steps - lag : -lag], tap)
+            mixed += past[:, -steps - lag : -lag] * tap
         row, step, there = _cut_short(past, weight, reach)
-        mixed[row, step] = (there * weight).sum(1)
+        # In the same order, so that rounding is the same where a later call finds zeros in the state instead of a reset.
+        few = there[:, 0] * weight[0]
+        for lag, tap in enumerate(weight[1:], 1):
+            few += there[:, lag] * tap
+        mixed[row, step] = few
         return mixed
 
     @staticmethod
@@ -77,7 +84,7 @@ class _Convolve(torch.autograd.Function):
         grad_past, grad_weight = torch.zeros_like(past), (there * of_those[:, None]).sum(0)
         for lag, tap in enumerate(weight):
             first = past.shape[1] - steps - lag
-            grad_past[:, first : first + steps].addcmul_(rest, tap)
+            grad_past[:, first : first + steps] += rest * tap
             grad_weight[lag] += (rest * past[:, first : first + steps]).sum((0, 1))
         to_there = (of_those[:, None] * weight).masked_fill_(reach[row, step, None, None] < lags[:, None], 0.0)
         grad_past.index_put_((row[:, None], past.shape[1] - steps + step[:, None] - lags), to_there, accumulate=True)

@@ -64,13 +64,14 @@ def differentiable(nest):
     return [leaf for leaf in named_leaves(nest).values() if leaf.requires_grad]
 
 
-def everything(memory, x, state, reset, cuts):
-    """Outputs, final state, and gradients in inputs, parameters and initial state: {name: tensor}."""
+def everything(memory, x, state, reset, cuts, drawn=None):
+    """Outputs, final state, and gradients in inputs, parameters and initial state: {name: tensor}. drawn: the type of the loss's weights,
+    which are others in another type; None for that of the results."""
     x = x.clone().requires_grad_()
     y, after = fold(memory, x, state, reset, cuts)
     results = [y, *differentiable(after)]
     luck = torch.Generator().manual_seed(1)
-    loss = sum((result * torch.randn(result.shape, generator=luck, dtype=torch.float64).to(result)).mean() for result in results)
+    loss = sum((result * torch.randn(result.shape, generator=luck, dtype=drawn or result.dtype).to(result)).mean() for result in results)
     sources = {"x": x, **dict(memory.named_parameters()), **{f"state {i}": leaf for i, leaf in enumerate(differentiable(state))}}
     gradients = torch.autograd.grad(loss, list(sources.values()), allow_unused=True, materialize_grads=True)
     found = {"y": y, **{f"after {name}": leaf for name, leaf in named_leaves(after).items()}}
@@ -109,11 +110,11 @@ def test_a_gpu_remembers_what_a_cpu_does(name, steps):
     x, reset = inputs(5, 4, steps, resets=0.1)
     memory = build(name, 5)
     state = used_state(memory, 5, 4)
-    wanted = everything(memory, x, state, reset, ())
+    wanted = everything(memory, x, state, reset, (), torch.float64)
     there = memory.float().to("cuda")
     moved = map_leaves(lambda leaf: (leaf.detach().float() if leaf.is_floating_point() else leaf).to("cuda"), state)
     moved = map_leaves(lambda leaf: leaf.requires_grad_(leaf.is_floating_point()), moved)
-    found = everything(there, x.float().to("cuda"), moved, reset.to("cuda"), ())
+    found = everything(there, x.float().to("cuda"), moved, reset.to("cuda"), (), torch.float64)
     for part, value in wanted.items():
         right = value.detach().double()
         tolerance = 1e-4 * max([1.0, *right.abs().flatten().tolist()])

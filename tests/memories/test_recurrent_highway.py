@@ -111,6 +111,7 @@ def test_a_step_worked_by_hand():
 
 @pytest.mark.parametrize("gating", ["full", "input", "rate"])
 def test_at_first_the_carry_is_open(gating):
+    torch.manual_seed(0)
     memory = RecurrentHighwayConfig(WIDTH, gating=gating).build(INPUTS).double()
     before = memory.start(1)._replace(hidden=torch.ones(1, WIDTH, dtype=torch.float64))
     y, _ = memory(torch.zeros(1, 1, INPUTS, dtype=torch.float64), before, torch.zeros(1, 1, dtype=torch.bool))
