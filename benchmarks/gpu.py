@@ -6,6 +6,8 @@ Rooms in 3D: the renderer that draws on a GPU.
 
 Kernels: each beside its plain version and what others have; none whose test fails. "of best" is the share of what the device could do: the
 fewest bytes at the speed of a big copy, or the fewest operations at that of a big matrix product, both measured, whichever takes longer.
+
+Memories: `benchmarks.memories`, learning, in single precision and bfloat16.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_things_of_one_metre_ten_fit_three_into_three_metres_thirty() -> None:
 )
 def test_the_moves_to_somewhere(moves: tuple[str, ...], turn: float, x: float, z: float, needed: int) -> None:
     world = World(one_room(9.0, 9.0), turn=turn)
-    assert moves_towards(world, moves, 1.0, ((x, 1.0 + z),), 0.5 - world.step - world.radius) == [needed]
+    assert moves_towards(world, moves, 1.0, ((x, 1.0 + z),), 0.5 - world.step - world.radius) == (needed,)
 
 
 def test_a_way_that_ends_at_something_else_is_refused() -> None:

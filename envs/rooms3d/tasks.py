@@ -93,7 +93,9 @@ def check_limit(
 
 
 @lru_cache(maxsize=1000)
-def moves_towards(world: World, moves: tuple[str, ...], start: float, places: tuple[tuple[float, float], ...], radius: float) -> list[int]:
+def moves_towards(
+    world: World, moves: tuple[str, ...], start: float, places: tuple[tuple[float, float], ...], radius: float
+) -> tuple[int, ...]:
     """How many moves of `towards` end within one stride of each of these circles (x, z), from x = 0, z = start, looking ahead.
 
     Raises ValueError where they come to another circle first, or to none.
@@ -115,13 +117,13 @@ def moves_towards(world: World, moves: tuple[str, ...], start: float, places: tu
                 )
             needed[came] = needed[came] or number
         if all(needed):
-            return needed
+            return tuple(needed)
     raise ValueError(f"moves is {moves}; want some that lead everywhere")
 
 
 def check_row(name: str, count: int, room: float, least: float = 2.2) -> None:
     """Raises ValueError unless so many things stand in a row in a room of so many metres, and at least as many as `least`."""
-    # A little less, for what a computer takes for 3.3 is not quite three times 1.1.
+    # What a computer takes for 3.3 is not quite three times 1.1.
     least = max(least, round(count * APART, 6))
     if not 2.2 <= room <= 50.0:
         raise ValueError(f"room is {room}; want from {min(least, 50.0)} to 50 metres, room for the agent before the {name}")
