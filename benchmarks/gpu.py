@@ -2,7 +2,7 @@
 
 Rollout and update: PPO, GRU of 128, two epochs, the mixed pool, 100-round prisoner's dilemma; 8,192 games on a GPU, 512 on a CPU.
 
-Rooms in 3D: the renderer that draws on a GPU.
+Rooms in 3D: all renderers that can draw on the device (Warp where `pip install warp-lang` was done).
 
 Kernels: each beside its plain version and what others have; none whose test fails. "of best" is the share of what the device could do: the
 fewest bytes at the speed of a big copy, or the fewest operations at that of a big matrix product, both measured, whichever takes longer.
@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks import memories
+from benchmarks import memories, renderers
 from benchmarks.measure import seconds, verdict
 from benchmarks.rooms3d import furnished
 from envs.chance import Purpose, seeds_of
 from envs.rooms3d import camera
-from envs.rooms3d.camera import Camera
+from envs.rooms3d.camera import Camera, Eyes
+from envs.rooms3d.primitives import Slots
 from envs.rooms3d.world import World, four_rooms
 from memory import MEMORIES, titans
 from memory.kernels import chunkwise, hcam_recall, scan
@@ -139,17 +140,37 @@ class Ceilings(NamedTuple):
 
 @torch.no_grad()
 def rooms(device: str, repeats: int) -> None:
-    """Pictures of four rooms with ten things, by the plain renderer, which is what draws on a GPU: eager, and as one compiled graph."""
+    """Pictures of four rooms with ten things, by all that could draw them there; what others than Triton saw is held against the same."""
     world, eye = World(four_rooms()), Camera(64)
     state = furnished(world)
-    count = len(state.place) if device == "cuda" else 4
-    slots, eyes = (type(batch)(*(field[:count].to(device) for field in batch)) for batch in (world.slots(state), world.eyes(state)))
-    look = camera._look
-    for name, drawn in (("eager", look), ("torch.compile", torch.compile(look, dynamic=False))):
-        with patch.object(camera, "_look", drawn):
-            time, peak = cost(lambda: eye.draw_plainly(slots, eyes, slots.visible[:, None]), device, repeats)
+    few, many = (len(state.place), 4096) if device == "cuda" else (4, 4)
+    slots, eyes = world.slots(state), world.eyes(state)
+
+    def first(count: int) -> tuple[Slots, Eyes]:
+        turns = -(-count // len(state.place))
+        return tuple(type(batch)(*(torch.cat([field] * turns)[:count].to(device) for field in batch)) for batch in (slots, eyes))
+
+    def report(name: str, draw: Callable[[], object], count: int) -> None:
+        time, peak = cost(draw, device, repeats)
         memory = f", {peak / 1e6:,.0f} MB at most" if device == "cuda" else ""
         print(f"rooms, {count} pictures of 64 x 64, {name}: {count / time:,.0f} pictures/s{memory}", flush=True)
+
+    ours = "Triton" if device == "cuda" else "Numba"
+    given = first(many)
+    report(ours, lambda: eye.see(*given), many)
+    seen = eye.see(*given).segmentation
+    if warp := renderers.warp_draw(eye, *given):
+        draw, segmentation = warp
+        report("Warp, no colours, rectangles given", draw, many)
+        print(f"    {(segmentation() == seen.flatten(1)).float().mean():.2%} of pixels see the same as {ours}'s", flush=True)
+    given = first(few)
+    shown = given[0].visible[:, None]
+    report("plain, eager", lambda: eye.draw_plainly(*given, shown), few)
+    same = eye.draw_plainly(*given, shown).segmentation == seen[:few]
+    print(f"    {same.float().mean():.2%} of pixels see the same as {ours}'s", flush=True)
+    # Last, for compiling takes more than a minute on a GPU.
+    with patch.object(camera, "_look", torch.compile(camera._look, dynamic=False)):
+        report("plain, torch.compile", lambda: eye.draw_plainly(*given, shown), few)
 
 
 def kernels(device: str, repeats: int) -> bool:

@@ -37,7 +37,7 @@ def first(count: int, slots: Slots, eyes: Eyes) -> tuple[Slots, Eyes]:
 
 
 def rectangles(camera: Camera, slots: Slots, eyes: Eyes) -> np.ndarray:
-    """[B, K, 4]: first row, last row, first and last column that may see a solid; the whole screen for a plane."""
+    """On a CPU, [B, K, 4]: first row, last row, first and last column that may see a solid; the whole screen for a plane."""
     found = np.tile(np.array([0, camera.size, 0, camera.size], np.int32), (*slots.kind.shape, 1))
     # The half axes of a solid in the world's axes, then those and its centre in the camera's own: right, up, ahead.
     sin, cos, zero = slots.yaw.sin(), slots.yaw.cos(), torch.zeros_like(slots.yaw)
@@ -58,7 +58,7 @@ def rectangles(camera: Camera, slots: Slots, eyes: Eyes) -> np.ndarray:
 
 
 def warp_draw(camera: Camera, slots: Slots, eyes: Eyes) -> tuple[Callable[[], object], Callable[[], torch.Tensor]] | None:
-    """What draws, and what then reads the segmentation [B, S * S]; None without Warp."""
+    """What draws where the slots are, and what then reads the segmentation [B, S * S]; None without Warp."""
     try:
         import warp as wp  # type: ignore[import-not-found]
     except ModuleNotFoundError:
@@ -153,13 +153,14 @@ def warp_draw(camera: Camera, slots: Slots, eyes: Eyes) -> tuple[Callable[[], ob
         depth[image, pixel] = nearest
         ids[image, pixel] = found
 
-    images = len(slots.kind)
-    depth, ids = torch.zeros(images, camera.size**2), torch.zeros(images, camera.size**2, dtype=torch.int32)
-    given = [slots.kind, slots.position, slots.size, slots.yaw, torch.as_tensor(rectangles(camera, slots, eyes))]
+    device, shape = slots.position.device, (len(slots.kind), camera.size**2)
+    depth, ids = torch.zeros(shape, device=device), torch.zeros(shape, dtype=torch.int32, device=device)
+    near_by = (type(batch)(*(field.cpu() for field in batch)) for batch in (slots, eyes))
+    given = [slots.kind, slots.position, slots.size, slots.yaw, torch.as_tensor(rectangles(camera, *near_by), device=device)]
     given += [eyes.position[:, 0], eyes.yaw[:, 0], eyes.pitch[:, 0], depth, ids]
     kinds = [wp.int64, wp.vec3, wp.vec3, wp.float32, wp.int32, wp.vec3, wp.float32, wp.float32, wp.float32, wp.int32]
     arrays = [wp.from_torch(value.contiguous(), dtype=kind) for value, kind in zip(given, kinds, strict=True)]
-    return lambda: wp.launch(draw, (images, camera.size**2), [camera.size, camera.spread, *arrays], device="cpu"), lambda: ids
+    return lambda: wp.launch(draw, shape, [camera.size, camera.spread, *arrays], device=str(device)), lambda: ids
 
 
 def main() -> bool:
@@ -170,7 +171,7 @@ def main() -> bool:
     slots, eyes = first(IMAGES, world.slots(state), world.eyes(state))
     shown = slots.visible[:, None]
     few_slots, few_eyes = first(FEW, slots, eyes)
-    numba = rate(lambda: camera._draw_compiled(slots, eyes, shown), IMAGES)
+    numba = rate(lambda: camera.draw_by_numba(slots, eyes, shown), IMAGES)
     print(f"Numba: {numba:,.0f} pictures/s", flush=True)
     eager = rate(lambda: camera.draw_plainly(few_slots, few_eyes, shown[:FEW]), FEW)
     print(f"PyTorch, eager: {eager:,.0f} pictures/s", flush=True)

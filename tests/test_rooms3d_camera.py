@@ -1,9 +1,19 @@
-"""The camera of the 3D rooms: geometry worked by hand, and the compiled renderer against the plain one."""
+"""The camera of the 3D rooms: geometry worked by hand, and the compiled renderers against the plain one.
+
+On a machine without a GPU, Triton's runs in its interpreter, which must be asked for before Triton is first imported.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,6 +21,13 @@ import torch
 from envs.chance import uniform
 from envs.rooms3d.camera import Camera, Eyes, Picture
 from envs.rooms3d.primitives import FAR, Kind, Slots, Texture
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+HAS_TRITON = find_spec("triton") is not None
+if HAS_TRITON:
+    import triton.runtime.interpreter  # noqa: F401 (before the fixture in conftest.py looks for it)
 
 DOWN = -math.pi / 2
 
@@ -31,14 +48,28 @@ def eye(*at: float, yaw: float = 0.0, pitch: float = 0.0) -> Eyes:
     return Eyes(torch.tensor([[at]]), torch.tensor([[yaw]]), torch.tensor([[pitch]]))
 
 
-@pytest.fixture(params=["compiled", "plain"])
+RENDERERS = [
+    "draw_plainly",
+    "draw_by_numba",
+    pytest.param("draw_by_triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="Triton exists for Linux alone")),
+]
+
+
+def drawn(renderer: str, camera: Camera, slots: Slots, eyes: Eyes, shown: torch.Tensor) -> Picture:
+    """By one of the renderers, Triton's on a GPU where there is one."""
+    device = DEVICE if renderer == "draw_by_triton" else "cpu"
+    given = (type(batch)(*(field.to(device) for field in batch)) for batch in (slots, eyes))
+    # The interpreter takes as long for a small tile as for a large one.
+    with patch("envs.rooms3d.camera_triton._TILE", 1024) if renderer == "draw_by_triton" and DEVICE == "cpu" else nullcontext():
+        return Picture(*(field.cpu() for field in getattr(camera, renderer)(*given, shown.to(device))))
+
+
+@pytest.fixture(params=RENDERERS)
 def see(request: pytest.FixtureRequest) -> Any:
-    """(camera, slots, eyes) -> the picture, depth and segmentation of the only eye, by either renderer."""
+    """(camera, slots, eyes) -> the picture, depth and segmentation of the only eye, by each renderer."""
 
     def look(camera: Camera, slots: Slots, eyes: Eyes) -> Picture:
-        visible = slots.visible[:, None]
-        picture = camera.see(slots, eyes) if request.param == "compiled" else camera.draw_plainly(slots, eyes, visible)
-        return Picture(*(field[0, 0] for field in picture))
+        return Picture(*(field[0, 0] for field in drawn(request.param, camera, slots, eyes, slots.visible[:, None])))
 
     return look
 
@@ -205,17 +236,46 @@ def crowd(games: int) -> tuple[Slots, Eyes]:
     return slots, Eyes((draw(7, 2, 3) - 0.5) * 2, 7 * draw(8, 2), (draw(9, 2) - 0.5) * 2.8)
 
 
-def test_both_renderers_draw_the_same() -> None:
+@pytest.mark.parametrize("renderer", RENDERERS[1:])
+def test_the_compiled_renderers_draw_the_same_as_the_plain_one(renderer: str) -> None:
     slots, eyes = crowd(24)
-    shown = uniform(torch.arange(24)[:, None, None], 10, torch.arange(36).reshape(2, 18)) < 0.9
+    shown = slots.visible[:, None] & (uniform(torch.arange(24)[:, None, None], 10, torch.arange(36).reshape(2, 18)) < 0.9)
     camera = Camera(32)
-    compiled, plain = camera.see(slots, eyes, shown), camera.draw_plainly(slots, eyes, slots.visible[:, None] & shown)
+    compiled, plain = drawn(renderer, camera, slots, eyes, shown), camera.draw_plainly(slots, eyes, shown)
     # Only where a ray just meets or just misses an edge may rounding decide otherwise.
     same = compiled.segmentation == plain.segmentation
     assert same.float().mean() > 0.999
     assert set(compiled.segmentation.unique().tolist()) == set(range(19))
     assert ((compiled.depth - plain.depth).abs() <= 1e-3 * plain.depth)[same].float().mean() > 0.9995
     assert ((compiled.pixels.int() - plain.pixels.int()).abs().amax(-1) <= 2)[same].float().mean() > 0.998
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton exists for Linux alone")
+def test_compilers_know_what_the_kernel_draws() -> None:
+    from envs.rooms3d import camera_triton
+
+    slots, eyes = (type(batch)(*(field.to(DEVICE) for field in batch)) for batch in crowd(2))
+    shown = slots.visible[:, None].expand(-1, 2, -1)
+    torch.library.opcheck(camera_triton.draw, (list(slots), list(eyes), shown, 5, 0.7))
+    nobody = Eyes(*(field[:, :0] for field in eyes))
+    assert Camera(5).draw_by_triton(slots, nobody, shown[:, :0]).pixels.shape == (2, 0, 5, 5, 3)
+
+
+COMPILE = """
+import triton
+from envs.rooms3d.camera_triton import _draw, _TILE
+numbers = {"kind_in": "*i64", "texture_in": "*i64", "shown_in": "*i1", "pixels_out": "*u8", "slot_out": "*i32"}
+numbers |= {"views": "i32", "slots": "i32", "spread": "fp32", "SIDE": "constexpr", "TILE": "constexpr"}
+source = triton.compiler.ASTSource(_draw, {name: numbers.get(name, "*fp32") for name in _draw.arg_names}, {"SIDE": 64, "TILE": _TILE})
+print(len(triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32)).asm["cubin"]) > 0)
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton exists for Linux alone")
+def test_the_kernel_compiles_for_a_gpu_that_need_not_be_there(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_blocks_of_the_plain_renderer_join_up(monkeypatch: pytest.MonkeyPatch) -> None:

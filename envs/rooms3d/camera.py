@@ -1,14 +1,16 @@
 """A camera for rooms: what one to many eyes see of the slots of every game, as colours, depth and segmentation.
 
-On a CPU, `envs.rooms3d.camera_numba` draws; elsewhere, and as the plain statement of what is drawn, `draw_plainly`: every ray against every
-slot in batched tensor operations. Both give the same picture up to rounding at edges (tested); docs/games/rooms3d.md has the measurements
-that chose them.
+On a CPU, `envs.rooms3d.camera_numba` draws, on a GPU `envs.rooms3d.camera_triton`; elsewhere, and as the plain statement of what is drawn,
+`draw_plainly`: every ray against every slot in batched tensor operations. All give the same picture up to rounding at edges (tested);
+docs/games/rooms3d.md has the measurements that chose them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -80,10 +82,20 @@ class Camera:
         visible = slots.visible[:, None].expand(*eyes.yaw.shape, -1)
         if shown is not None:
             visible = visible & shown
-        draw = self._draw_compiled if slots.position.device.type == "cpu" else self.draw_plainly
-        return draw(slots, eyes, visible)
+        if slots.position.device.type == "cpu":
+            return self.draw_by_numba(slots, eyes, visible)
+        if slots.position.is_cuda and _has_triton():
+            return self.draw_by_triton(slots, eyes, visible)
+        return self.draw_plainly(slots, eyes, visible)
 
-    def _draw_compiled(self, slots: Slots, eyes: Eyes, shown: Bool[Tensor, "B V K"]) -> Picture:
+    def draw_by_triton(self, slots: Slots, eyes: Eyes, shown: Bool[Tensor, "B V K"]) -> Picture:
+        """The same picture by a kernel for GPUs."""
+        from envs.rooms3d import camera_triton
+
+        return Picture(*camera_triton.draw(list(slots), list(eyes), shown, self.size, self.spread))
+
+    def draw_by_numba(self, slots: Slots, eyes: Eyes, shown: Bool[Tensor, "B V K"]) -> Picture:
+        """The same picture by loops that are compiled for a CPU, a share of the images on each of PyTorch's threads."""
         from envs.rooms3d import camera_numba
 
         batch, views = eyes.yaw.shape
@@ -108,6 +120,11 @@ class Camera:
         blocks = [_look(slots, eyes, shown, u[first : first + share], v[first : first + share]) for first in range(0, len(u), share)]
         square = (self.size, self.size)
         return Picture(*(torch.cat(parts, 2).unflatten(2, square) for parts in zip(*blocks, strict=True)))
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 class _Axes(NamedTuple):
