@@ -17,6 +17,8 @@ from envs.commons import Commons
 from envs.donor_game import DonorGame
 from envs.iterated_dilemma import IteratedDilemma
 from memory.gru import GRUConfig
+from memory.memory import MemoryConfig
+from tests.test_memories import each_memory, small
 from training.algorithms import outlook_on
 from training.experiment import Experiment
 from training.occupants import check
@@ -141,8 +143,8 @@ def test_a_co_players_action_is_predicted_by_cross_entropy() -> None:
     assert found["co_player"].item() == pytest.approx((math.log(4 / 3) + 0.5 * math.log(4 / 3) + 0.5 * math.log(4)) / 2)
 
 
-def experiment_of(game, auxiliary: Auxiliary, **more) -> Experiment:
-    agent = AgentConfig(memory=GRUConfig(8), embedding=8, auxiliary=auxiliary, **more)
+def experiment_of(game, auxiliary: Auxiliary, memory: MemoryConfig | None = None, **more) -> Experiment:
+    agent = AgentConfig(memory=memory or GRUConfig(8), embedding=8, auxiliary=auxiliary, **more)
     return Experiment(game=game, agent=agent, scheme=independent(), trials=6, iterations=2)
 
 
@@ -158,14 +160,24 @@ def test_trajectories_know_what_the_others_did() -> None:
     torch.testing.assert_close(four["learner_1"].others, (taken.sum(0) - taken[1]) / 3)
 
 
-def test_every_auxiliary_loss_trains_and_is_logged() -> None:
+@each_memory
+def test_every_auxiliary_loss_trains_any_memory(name: str) -> None:
     weights = Auxiliary(reconstruction=1.0, next_latent=0.5, next_latent_distance=0.1, forecast=0.5, co_player=1.0, lag=1.0)
-    experiment = experiment_of(IteratedDilemma(rounds=12), weights)
+    experiment = experiment_of(IteratedDilemma(rounds=12), weights, small(name))
     check(experiment)
     trainer = PlainTrainer(experiment, {})
-    before = [parameter.clone() for parameter in trainer.agents["learner_0"].auxiliary.parameters()]
+    agent = trainer.agents["learner_0"]
+    before = [parameter.clone() for parameter in agent.auxiliary.parameters()]
     trainer.train()
-    assert all(not torch.equal(*pair) for pair in zip(before, trainer.agents["learner_0"].auxiliary.parameters(), strict=True))
+    assert all(not torch.equal(*pair) for pair in zip(before, agent.auxiliary.parameters(), strict=True))
+    # Each loss alone reaches what the memory learns.
+    batch = experiment.algorithm.prepare(trainer.sample()["learner_0"])
+    outlook = outlook_on(agent, batch)
+    found = agent.auxiliary(agent.policy_head, Lived(outlook.x, outlook.y, outlook.policy, batch.observation, batch.reset, batch.others))
+    assert len(found) == 6
+    for loss, value in found.items():
+        gradients = torch.autograd.grad(value, [*agent.memory.parameters()], retain_graph=True, allow_unused=True)
+        assert any(gradient is not None and gradient.any() for gradient in gradients), loss
 
 
 def test_reconstruction_is_learned() -> None:
@@ -200,9 +212,10 @@ def test_losses_that_do_not_apply_are_refused() -> None:
         override(Experiment(), "agent.remembers=day")
 
 
+@each_memory
 @pytest.mark.parametrize("remembers", ["trial", "episode"])
-def test_an_agent_remembers_its_trial_or_only_its_episode(remembers: str) -> None:
-    experiment = replace(experiment_of(IteratedDilemma(rounds=3), Auxiliary(), remembers=remembers), episodes=4)
+def test_an_agent_remembers_its_trial_or_only_its_episode(name: str, remembers: str) -> None:
+    experiment = replace(experiment_of(IteratedDilemma(rounds=3), Auxiliary(), small(name), remembers=remembers), episodes=4)
     lived = PlainTrainer(experiment, {}).sample()["learner_0"]
     starts = lived.reset.nonzero()[:, 1].unique().tolist()
     assert starts == ([0] if remembers == "trial" else [0, 3, 6, 9])

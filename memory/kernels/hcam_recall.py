@@ -31,9 +31,18 @@ def choose(
 ) -> tuple[Int64[Tensor, "B T K"], Float[Tensor, "B T K"]]:
     """The chunks that each step recalls, most relevant first, and their weights. recalled: K, at most M.
 
-    Where fewer than K chunks are visible, others fill up the places with a weight of 0.
+    Where fewer than K chunks are visible, others fill up the places with a weight of 0. Weights are differentiable once, in query.
     """
-    relevance = (query @ summaries.detach().transpose(1, 2)).masked_fill(~visible, torch.finfo(query.dtype).min)
+    fast = triton_version("hcam_choose", query, summaries)
+    found: tuple[Tensor, Tensor] = (fast.choose if fast else choose_plainly)(query, summaries.detach(), visible, recalled)
+    return found
+
+
+def choose_plainly(
+    query: Float[Tensor, "B T D"], summaries: Float[Tensor, "B M D"], visible: Bool[Tensor, "B T M"], recalled: int
+) -> tuple[Int64[Tensor, "B T K"], Float[Tensor, "B T K"]]:
+    """`choose` in PyTorch alone."""
+    relevance = (query @ summaries.transpose(1, 2)).masked_fill(~visible, torch.finfo(query.dtype).min)
     highest, chosen = relevance.topk(recalled, -1)
     return chosen, highest.softmax(-1).masked_fill(~visible.gather(2, chosen), 0.0)
 

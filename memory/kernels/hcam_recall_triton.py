@@ -8,9 +8,6 @@ two but the inputs.
 
 A block of a chunk is a tensor [LANES, SLICES, PARTS, SLICE], step part * LANES + lane, number slice * SLICE + place: Triton spreads the
 first and the last of these over a warp's threads, so that a thread sums most of a product by itself before it asks the others.
-
-`choose` stays PyTorch's own: its product is a plain one, its logits [B, T, M] are smaller than the queries by heads * width / M, and so
-there is little to fuse.
 """
 
 # ruff: noqa: RUF005 (Triton's compiler knows sums of tuples, but not (*some, more).)

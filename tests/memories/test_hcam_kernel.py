@@ -1,5 +1,5 @@
-"""HCAM's recall in Triton against the plain version in double precision. Without a GPU it runs in Triton's interpreter, which must be asked
-for before Triton is first imported."""
+"""HCAM's choice and recall in Triton against the plain versions in double precision. Without a GPU they run in Triton's interpreter, which
+must be asked for before Triton is first imported."""
 
 import math
 import os
@@ -22,7 +22,7 @@ else:
 
 pytest.importorskip("triton", reason="Triton exists for Linux alone")
 
-from memory.kernels import hcam_recall_triton  # noqa: E402
+from memory.kernels import hcam_choose_triton, hcam_recall_triton  # noqa: E402
 
 
 @pytest.fixture
@@ -124,10 +124,73 @@ def test_a_memory_whose_rows_reset_anywhere_recalls_through_the_kernel_what_it_r
 
     wanted = lived(plain, x.double(), reset, 14)
     kernels = []
-    monkeypatch.setattr(hcam_recall, "triton_version", lambda kernel, *sides: kernels.append(kernel) or hcam_recall_triton)
+    fast_ones = {"hcam_choose": hcam_choose_triton, "hcam_recall": hcam_recall_triton}
+    monkeypatch.setattr(hcam_recall, "triton_version", lambda kernel, *sides: kernels.append(kernel) or fast_ones[kernel])
     for mine, want in zip(lived(fast, x.to(DEVICE), reset.to(DEVICE), steps_at_once), wanted, strict=True):
         torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-5 * max(1.0, want.abs().max().item()))
-    assert kernels == ["hcam_recall"] * (14 // steps_at_once)
+    assert kernels == ["hcam_choose", "hcam_recall"] * (14 // steps_at_once)
+
+
+def choices(rows, steps, width, chunks, dtype=torch.float32):
+    """Queries, summaries, and which of them a step sees: two thirds, and the first step of a row none at all."""
+    luck = torch.Generator().manual_seed(4)
+    query, summaries = (torch.randn(rows, count, width, generator=luck) for count in (steps, chunks))
+    visible = torch.rand(rows, steps, chunks, generator=luck) < 2 / 3
+    visible[:, 0] = False
+    return query.to(DEVICE, dtype).requires_grad_(), summaries.to(DEVICE, dtype), visible.to(DEVICE)
+
+
+# 5 steps do not fill a tile of 8; 3, 6 and 40 chunks do not fill theirs; a width of 20 takes two slices and does not fill the second; of
+# 300 chunks a program takes one step and four numbers at a time; a width of 150 takes two slices on the way back.
+@pytest.mark.usefixtures("_poisoned")
+@pytest.mark.parametrize(
+    ("rows", "steps", "width", "chunks", "recalled"),
+    [(3, 5, 20, 6, 3), (2, 1, 4, 3, 3), (1, 33, 8, 1, 1), (2, 3, 16, 40, 5), (1, 2, 12, 300, 4), (1, 17, 150, 4, 2)],
+)
+def test_the_kernel_chooses_what_the_plain_version_chooses_and_sends_back_the_same_gradients(rows, steps, width, chunks, recalled):
+    query, summaries, visible = choices(rows, steps, width, chunks)
+    double = query.detach().cpu().double().requires_grad_()
+    chosen, weights = hcam_choose_triton.choose(query, summaries, visible, recalled)
+    order, wanted = hcam_recall.choose_plainly(double, summaries.cpu().double(), visible.cpu(), recalled)
+    torch.testing.assert_close(weights.detach().cpu().double(), wanted.detach(), rtol=1e-5, atol=1e-5)
+    assert ((chosen.cpu() == order) | (wanted == 0)).all()
+    # Nobody chooses a chunk twice, whatever fills up the places.
+    assert (chosen.sort(-1).values.diff(dim=-1) > 0).all()
+    assert chosen.max() < chunks
+    grad = torch.randn(weights.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    (mine,) = torch.autograd.grad(weights, query, grad.to(weights))
+    (want,) = torch.autograd.grad(wanted, double, grad)
+    torch.testing.assert_close(mine.cpu().double(), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_what_is_no_number_is_noticed_as_in_the_plain_version():
+    query, summaries, visible = choices(1, 6, 4, 3)
+    summaries[0, 1, 2] = math.nan
+    chosen, weights = hcam_choose_triton.choose(query, summaries, visible, 2)
+    order, wanted = hcam_recall.choose_plainly(query, summaries, visible, 2)
+    sees = visible[0, :, 1]
+    assert sees.any()
+    assert weights[0].isfinite().all(-1).tolist() == wanted[0].isfinite().all(-1).tolist() == (~sees).tolist()
+    assert (chosen[0, sees, 0] == 1).all()
+    assert (order[0, sees, 0] == 1).all()
+
+
+def test_compilers_know_shapes_and_gradients_of_the_choice():
+    torch.library.opcheck(torch.ops.coterie.hcam_choose.default, (*choices(2, 3, 4, 5), 2), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query", "summaries", "complaint"),
+    [
+        (torch.zeros(1, 1, 8, dtype=torch.float64), torch.zeros(1, 1, 8, dtype=torch.float64), "torch.float64 queries and"),
+        (torch.zeros(1, 1, 8), torch.zeros(1, 4097, 8), "4,097 chunks; want at most 4,096"),
+        (torch.zeros(1, 1, 8), torch.zeros(1, 4096, 8), None),
+    ],
+)
+def test_a_choice_that_does_not_fit_the_kernel_is_refused_with_a_reason(query, summaries, complaint):
+    reason = hcam_choose_triton.refused(query, summaries)
+    assert reason is None if complaint is None else reason.startswith(complaint)
 
 
 def test_nothing_stored_takes_gradients_through_the_kernel():
@@ -170,10 +233,21 @@ for kernel in (kernels._read, kernels._read_backward):
     source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(settings, "constexpr"), constants)
     compiled = triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32), {"num_warps": warps})
     print(kernel.__name__, len(compiled.asm["cubin"]) > 0)
+
+from memory.kernels import hcam_choose_triton as kernels
+for kernel, settings in (
+    (kernels._forward, {"WIDTH": 128, "LOWEST": torch.finfo(torch.float32).min, "CHUNKS": 16, "RECALLED": 4, "TILE": 8, "SLICE": 16}),
+    (kernels._backward, {"WIDTH": 128, "TILE": 16, "SLICE": 128}),
+):
+    numbers = dict.fromkeys(("steps", "chunks", "recalled"), "i32") | {"chosen": "*i64", "visible": "*i1"}
+    types = {name: numbers.get(name, "*fp32") for name in kernel.arg_names}
+    source = triton.compiler.ASTSource(kernel, types | dict.fromkeys(settings, "constexpr"), settings)
+    compiled = triton.compile(source, triton.backends.compiler.GPUTarget("cuda", 90, 32), {"num_warps": 1})
+    print(kernel.__name__, len(compiled.asm["cubin"]) > 0)
 """
 
 
 def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["_read True", "_read_backward True"], done.stderr
+    assert done.stdout.splitlines() == ["_read True", "_read_backward True", "_forward True", "_backward True"], done.stderr
