@@ -49,7 +49,7 @@ from training.settings import override
 
 # What pytest runs before a kernel is timed.
 TESTS = {
-    "hcam_recall": ["tests/memories/test_hcam_kernel.py"],
+    "hcam": ["tests/memories/test_hcam_kernel.py"],
     "chunkwise": ["tests/memories/test_kernels.py", "-k", "gated_scan or delta_scan or matrix_kernel"],
     "scan": ["tests/memories/test_kernels.py", "-k", "linear_scan or log_sum_scan"],
     "gru": ["tests/memories/test_kernels.py", "-k", "gru"],
@@ -185,7 +185,7 @@ def kernels(device: str, repeats: int) -> bool:
     share, shapes = share_and_shapes(device)
     print(f"{'':<58}{'ms':>10}{'of best':>9}{'peak MB':>9}")
     met = [
-        recall_of_chunks(device, rows, steps, width, "hcam_recall" in trusted, repeats, ceilings)
+        recall_of_chunks(device, rows, steps, width, "hcam" in trusted, repeats, ceilings)
         for rows, steps, width in [(4096 // share, 1, 128), *shapes]
     ]
     for shape in shapes:
@@ -235,40 +235,52 @@ def measured_ceilings(device: str, repeats: int) -> Ceilings:
 
 
 def recall_of_chunks(device: str, rows: int, steps: int, width: int, trusted: bool, repeats: int, ceilings: Ceilings) -> bool:
-    """Any four of the newest sixteen chunks at every step; one step without gradients is acting. Whether the kernel is as good as it is
-    to be, where there is one.
+    """Four of the newest sixteen chunks at every step, by relevance, and what is read in them; one step without gradients is acting.
+    Whether the kernels are as good as they are to be, where there are some.
     """
     contents = torch.randn(rows, CHUNKS + steps // LENGTH, LENGTH, width, device=device)
+    summaries = contents.mean(2)
     query = (torch.randn(rows, steps, HEADS, width, device=device) / width**0.5).requires_grad_(steps > 1)
+    seeking = torch.randn(rows, steps, width, device=device, requires_grad=steps > 1)
     oldest = torch.arange(steps, device=device)[:, None] // LENGTH
-    chosen = torch.rand(rows, steps, CHUNKS, device=device).topk(RECALLED).indices + oldest
-    weights = torch.rand(rows, steps, RECALLED, device=device).softmax(-1).requires_grad_(steps > 1)
+    number = torch.arange(contents.shape[1], device=device)
+    visible = ((oldest <= number) & (number < oldest + CHUNKS)).expand(rows, -1, -1).contiguous()
     weighting = torch.randn_like(query)
-    # Forward: queries in, what is read out, once every chunk that was chosen; products with keys and values. Backward: two in, one out;
-    # three products.
+    # Forward: both queries in, what is read out, once every summary and every chunk that is chosen; products with summaries, keys and
+    # values. Backward: queries, chunks and one gradient in, two out; three products, and one with the summaries chosen.
     directions = 1 if steps == 1 else 2
     looked_at = contents.nbytes * (RECALLED / CHUNKS if steps == 1 else 1)
-    moved = (2 if steps == 1 else 5) * query.nbytes + directions * (looked_at + chosen.nbytes + weights.nbytes)
+    moved = (2 if steps == 1 else 5) * query.nbytes + (1 if steps == 1 else 2) * seeking.nbytes + visible.nbytes
+    moved += directions * (looked_at + summaries.nbytes)
     products = (2 if steps == 1 else 5) * 2 * query.numel() * RECALLED * LENGTH
+    products += 2 * seeking.numel() * (CHUNKS if steps == 1 else CHUNKS + RECALLED)
     floor = max(moved / ceilings.bytes, products / ceilings.operations)
-    print(f"hcam_recall {'acting' if steps == 1 else 'learning'}, {rows} rows of {steps} steps, width {width}: ", end="")
+    print(f"hcam {'acting' if steps == 1 else 'learning'}, {rows} rows of {steps} steps, width {width}: ", end="")
     print(f"at least {moved / 1e9:.3g} GB, {products / 1e9:.3g} GFLOP, {1e3 * floor:.3g} ms", flush=True)
 
-    def through(recall: Callable[..., Tensor]) -> Callable[[], object]:
+    def through(choose: Callable[..., tuple[Tensor, Tensor]], recall: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def both(query: Tensor, seeking: Tensor, contents: Tensor, summaries: Tensor, visible: Tensor) -> Tensor:
+            return recall(query, contents, *choose(seeking, summaries, visible, RECALLED))
+
+        return both
+
+    plain = hcam_recall.choose_plainly
+    versions = {"plain": through(plain, hcam_recall.recall_plainly), "everything fetched at once": through(plain, recall_at_once)}
+    if device == "cuda":
+        # Its parts are a loop that is unrolled: on a CPU there are too many to compile.
+        versions |= {f"{name}, torch.compile": torch.compile(each, dynamic=False) for name, each in versions.items()}
+    if trusted:
+        versions |= {"Triton": through(hcam_recall.choose, hcam_recall.recall)}
+
+    def work_of(version: Callable[..., Tensor]) -> Callable[[], object]:
         def work() -> None:
-            read = recall(query, contents, chosen, weights)
+            read = version(query, seeking, contents, summaries, visible)
             if steps > 1:
-                torch.autograd.grad(read, [query, weights], weighting)
+                torch.autograd.grad(read, [query, seeking], weighting)
 
         return work
 
-    versions = {"plain": hcam_recall.recall_plainly, "everything fetched at once": recall_at_once}
-    if device == "cuda":
-        # Its parts are a loop that is unrolled: on a CPU there are too many to compile.
-        versions |= {f"{name}, torch.compile": torch.compile(plain, dynamic=False) for name, plain in versions.items()}
-    if trusted:
-        versions |= {"Triton": hcam_recall.recall}
-    costs = {name: show(name, through(recall), device, repeats, floor, replayed=steps == 1) for name, recall in versions.items()}
+    costs = {name: show(name, work_of(each), device, repeats, floor, replayed=steps == 1) for name, each in versions.items()}
     if "Triton" not in costs:
         return True
     taken, peak = costs["Triton"]
