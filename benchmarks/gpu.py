@@ -2,7 +2,7 @@
 
 Rollout and update: PPO, GRU of 128, two epochs, the mixed pool, 100-round prisoner's dilemma; 8,192 games on a GPU, 512 on a CPU.
 
-Rooms in 3D: all renderers that can draw on the device (Warp where `pip install warp-lang` was done).
+Rooms in 3D: all renderers that can draw on the device (Warp where `pip install warp-lang` was done), once their tests have passed.
 
 Kernels: each beside its plain version and what others have; none whose test fails. "of best" is the share of what the device could do: the
 fewest bytes at the speed of a big copy, or the fewest operations at that of a big matrix product, both measured, whichever takes longer.
@@ -56,6 +56,7 @@ TESTS = {
     "lstm": ["tests/memories/test_kernels.py", "-k", "lstm"],
     "titans_linear": ["tests/memories/test_kernels.py", "-k", "titans_linear or matrix_kernels"],
 }
+ROOMS = ["tests/test_rooms3d_camera.py"]
 HEADS, LENGTH, CHUNKS, RECALLED = 4, 16, 16, 4
 REPLAYED = 20
 # Of gru and lstm, learning from 256 rows of 512 steps and acting in 4,096 rows.
@@ -144,6 +145,8 @@ def rooms(device: str, repeats: int) -> None:
     world, eye = World(four_rooms()), Camera(64)
     state = furnished(world)
     few, many = (len(state.place), 4096) if device == "cuda" else (4, 4)
+    if device == "cuda" and not passes("rooms", ROOMS):
+        return
     slots, eyes = world.slots(state), world.eyes(state)
 
     def first(count: int) -> tuple[Slots, Eyes]:
@@ -155,7 +158,7 @@ def rooms(device: str, repeats: int) -> None:
         memory = f", {peak / 1e6:,.0f} MB at most" if device == "cuda" else ""
         print(f"rooms, {count} pictures of 64 x 64, {name}: {count / time:,.0f} pictures/s{memory}", flush=True)
 
-    ours = "Triton" if device == "cuda" else "Numba"
+    ours = "Numba" if device == "cpu" else "Triton" if find_spec("triton") else "plain, eager"
     given = first(many)
     report(ours, lambda: eye.see(*given), many)
     seen = eye.see(*given).segmentation
@@ -181,7 +184,7 @@ def kernels(device: str, repeats: int) -> bool:
     print(f"\n{device_name(device)}; PyTorch {torch.__version__}; kernels, float32 (matrix products: {precision})")
     print(f"a big copy: {ceilings.bytes / 1e9:,.0f} GB/s, a big matrix product: {ceilings.operations / 1e12:,.3g} TFLOP/s", flush=True)
     with ThreadPoolExecutor() as testing:
-        trusted = [name for name, passed in zip(TESTS, testing.map(passes, TESTS), strict=True) if passed] if on_gpu else []
+        trusted = [name for name, passed in zip(TESTS, testing.map(passes, TESTS, TESTS.values()), strict=True) if passed] if on_gpu else []
     share, shapes = share_and_shapes(device)
     print(f"{'':<58}{'ms':>10}{'of best':>9}{'peak MB':>9}")
     met = [
@@ -218,8 +221,8 @@ def share_and_shapes(device: str) -> tuple[int, list[tuple[int, int, int]]]:
     return share, [(max(1, rows // share), steps, width) for rows, steps, width in memories.SHAPES]
 
 
-def passes(kernel: str) -> bool:
-    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:xdist", *TESTS[kernel]], capture_output=True, text=True, check=False)
+def passes(kernel: str, tests: list[str]) -> bool:
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:xdist", *tests], capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{kernel}: its test fails, so that it is not timed:\n{done.stdout[-2000:]}", flush=True)
     return done.returncode == 0

@@ -1,14 +1,27 @@
 """One thread per process: pytest-xdist already uses every core, and two threads on a busy core only wait for each other.
 
-And what Triton's interpreter needs to run beside today's NumPy.
+Shapes and types are checked at every call in all modules that write shapes; in others mypy's word is taken, for a check takes as long as a
+small operation. So it is in `envs.chance`, of whose few lines every step of everything calls dozens. And what Triton's interpreter needs to
+run beside today's NumPy.
 """
 
 import sys
+from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+SHAPED = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for package in ("envs", "memory", "agents", "training")
+    for file in (ROOT / package).rglob("*.py")
+    if "from jaxtyping import" in file.read_text() and file != ROOT / "envs" / "chance.py"
+]
+jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

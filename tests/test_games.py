@@ -90,7 +90,7 @@ def test_is_a_game(game: Game) -> None:
 
 @every_game
 def test_a_batch_equals_its_games_alone(game: Game) -> None:
-    seeds = torch.tensor([-7, 2**62, 5])
+    seeds = torch.tensor([-7, 2**62])
     together = [tree.named_leaves(step) for step in play(game, seeds)]
     for row in range(len(seeds)):
         alone = play(game, seeds[row : row + 1])

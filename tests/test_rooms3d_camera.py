@@ -278,6 +278,14 @@ def test_the_kernel_compiles_for_a_gpu_that_need_not_be_there(tmp_path: Path) ->
     assert done.stdout == "True\n", done.stderr
 
 
+def test_nobody_sees_nothing() -> None:
+    slots, eyes = crowd(2)
+    nobody = Camera(5).see(slots, Eyes(*(field[:, :0] for field in eyes)))
+    assert [field.shape for field in nobody] == [(2, 0, 5, 5, 3), (2, 0, 5, 5), (2, 0, 5, 5)]
+    no_games = Camera(5).see(Slots(*(field[:0] for field in slots)), Eyes(*(field[:0] for field in eyes)))
+    assert [field.dtype for field in no_games] == [torch.uint8, torch.float32, torch.int32]
+
+
 def test_blocks_of_the_plain_renderer_join_up(monkeypatch: pytest.MonkeyPatch) -> None:
     slots, eyes = crowd(2)
     whole = Camera(7).draw_plainly(slots, eyes, slots.visible[:, None].expand(-1, 2, -1))

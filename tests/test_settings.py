@@ -40,6 +40,7 @@ class Span:
     moves: tuple[str, ...] = ("stay", "forward")
     pairs: tuple[tuple[int, int], ...] = ((1, 2),)
     weights: tuple[float, ...] | None = None
+    worths: tuple[float, ...] = (1.0, 10.0)
     named: tuple[str, float] | None = None
     share: float = 0.5
     is_open: bool = True
@@ -161,6 +162,7 @@ def test_lists_of_any_length_may_have_one_value_or_none_and_hold_lists() -> None
     assert override(Span(), "moves=stay") == Span(moves=("stay",))
     assert override(Span(), "moves=()") == Span(moves=())
     assert override(Span(), "weights=3") == Span(weights=(3.0,))
+    assert override(Span(), "worths=2") == Span(worths=(2.0,))
     assert override(Span(), "weights=none") == Span(weights=None)
     assert override(Span(), "weights=1,0.5") == Span(weights=(1.0, 0.5))
     assert override(Span(), "pairs=(1,2),(3,4)") == Span(pairs=((1, 2), (3, 4)))
@@ -181,6 +183,7 @@ def test_from_a_file_a_list_is_a_list() -> None:
         ("between=5,10,15", "between is '5,10,15'; want two whole numbers, such as [5,15]"),
         ("between=[5,10,15]", "between is [5,10,15]; want two whole numbers, such as [5,15]"),
         ("between=(5,1.5)", "between is '(5,1.5)'; want two whole numbers, such as [5,15]"),
+        ("worths=abc", "worths is 'abc'; want a list of numbers, such as [1,10]"),
         ("between=soon,late", "between is 'soon,late'; want two whole numbers, such as [5,15]"),
         ("moves=1,2", "moves is '1,2'; want a list of texts, such as [stay,forward]"),
         ("pairs=(1,2),3", "pairs is '(1,2),3'; want a list of lists of two whole numbers, such as [[1,2]]"),

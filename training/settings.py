@@ -240,7 +240,7 @@ def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:
     value = text if hint is str and text in _NAMED_VALUES else _parse(text)
     try:
         # A single number is one, where either will do, before it is a list of one.
-        is_single = float in typing.get_args(hint) and isinstance(value, int | float)
+        is_single = float in _alternatives(hint) and isinstance(value, int | float)
         wants_list = _kind_of_list(hint) and not is_single and not is_bearable(value, hint)
         return _checked(_as_list(text, hint) if wants_list else value, hint, where)
     except BadInput as error:
@@ -282,6 +282,11 @@ def _kind_of_list(hint: Any) -> Any:
     return next((kind for kind in (hint, *typing.get_args(hint)) if typing.get_origin(kind) is tuple), None)
 
 
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows; any other type alone."""
+    return (hint,) if typing.get_origin(hint) is tuple else (hint, *typing.get_args(hint))
+
+
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """The value, if it is of the type that the field wants (a whole number will do where a real one is wanted)."""
     arguments = typing.get_args(hint)
@@ -293,10 +298,11 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         for kind in arguments:
             if typing.get_origin(kind) is tuple:
                 return _checked(value, kind, where)
+    alternatives = _alternatives(hint)
     is_number = isinstance(value, int) and not isinstance(value, bool)
-    if is_number and float in (hint, *arguments) and int not in arguments:
+    if is_number and float in alternatives and int not in alternatives:
         return float(value)
-    if not is_bearable(value, hint) or (isinstance(value, bool) and bool not in (hint, *arguments)):
+    if not is_bearable(value, hint) or (isinstance(value, bool) and bool not in alternatives):
         raise BadInput(f"{where} is {value!r}; want {_in_words(hint)}")
     return value
 

@@ -57,10 +57,10 @@ class LinearRegression:
             raise ValueError(f"dimensions is {self.dimensions}; want from 1 to 1,000")
         if not 1 <= self.pairs <= 1_000_000:
             raise ValueError(f"pairs is {self.pairs}; want from 1 to 1,000,000")
-        if not 0.0 <= self.noise < math.inf:
-            raise ValueError(f"noise is {self.noise}; want a variance, 0 or more")
-        if not 0.0 < self.bound < math.inf:
-            raise ValueError(f"bound is {self.bound}; want a number above 0")
+        if not 0.0 <= self.noise <= 1e6:
+            raise ValueError(f"noise is {self.noise}; want a variance from 0 to 1,000,000")
+        if not 0.0 < self.bound <= 1e6:
+            raise ValueError(f"bound is {self.bound}; want a number above 0, at most 1,000,000")
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
