@@ -41,10 +41,10 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
         if experiment.agent.auxiliary.co_player:
             check_has_others(experiment.game)
         roles = experiment.roles()
+        _check_sizes(experiment, roles)
         experiment.build_learners()
     except (ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(str(error).splitlines()[0]) from error
-    _check_sizes(experiment, roles)
     for name in experiment.scheme.co_players(experiment.game):
         occupant = co_player(name)
         if name in roles:
