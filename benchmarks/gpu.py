@@ -141,7 +141,7 @@ class Ceilings(NamedTuple):
 
 @torch.no_grad()
 def rooms(device: str, repeats: int) -> None:
-    """Pictures of four rooms with ten things, by all that could draw them there; what others than Triton saw is held against the same."""
+    """Pictures of four rooms with ten things, by all that could draw them on the device, each held against what draws there."""
     world, eye = World(four_rooms()), Camera(64)
     state = furnished(world)
     few, many = (len(state.place), 4096) if device == "cuda" else (4, 4)

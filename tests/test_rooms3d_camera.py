@@ -257,8 +257,6 @@ def test_compilers_know_what_the_kernel_draws() -> None:
     slots, eyes = (type(batch)(*(field.to(DEVICE) for field in batch)) for batch in crowd(2))
     shown = slots.visible[:, None].expand(-1, 2, -1)
     torch.library.opcheck(camera_triton.draw, (list(slots), list(eyes), shown, 5, 0.7))
-    nobody = Eyes(*(field[:, :0] for field in eyes))
-    assert Camera(5).draw_by_triton(slots, nobody, shown[:, :0]).pixels.shape == (2, 0, 5, 5, 3)
 
 
 COMPILE = """

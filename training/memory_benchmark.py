@@ -299,8 +299,8 @@ def carry_out(benchmark: MemoryBenchmark, directory: Path, tell: Callable[[str],
 def run_cell(benchmark: MemoryBenchmark, cell: Cell) -> dict[str, Any]:
     """What becomes of one cell, as plain JSON: sizes, frames learned from and their share of those wanted, and what was right in the tests.
 
-    `frames_per_second` counts the core's own seconds. `tested` and `longer` are [trials], each
-    the share that was right; `longer` is None where time ran out. Raises ValueError if weights are not finite in the end.
+    `frames_per_second` counts the core's own seconds. `tested` and `longer` are [trials], each the share that was right; `longer` is None
+    where time ran out. Raises ValueError if weights are not finite in the end.
     """
     torch.set_num_threads(1)
     keep_freed_memory()

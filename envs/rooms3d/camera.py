@@ -82,7 +82,7 @@ class Camera:
         visible = slots.visible[:, None].expand(*eyes.yaw.shape, -1)
         if shown is not None:
             visible = visible & shown
-        if not visible.numel():
+        if not eyes.yaw.numel():
             square = torch.zeros(*eyes.yaw.shape, self.size, self.size, device=eyes.yaw.device)
             return Picture(square.to(torch.uint8)[..., None].expand(*square.shape, 3), square, square.int())
         if slots.position.device.type == "cpu":

@@ -260,8 +260,6 @@ def draw(slots: list[Tensor], eyes: list[Tensor], shown: Tensor, side: int, spre
     kind, position, size, yaw, colour, texture, grain, _ = slots
     place, turn, tilt = eyes
     picture = _empty(turn, side)
-    if not turn.numel():
-        return picture
     scene = kind, position, size, yaw.sin(), yaw.cos(), colour, texture, grain, shown
     given = *scene, place, turn.sin(), turn.cos(), tilt.sin(), tilt.cos()
     grid = turn.numel(), triton.cdiv(side * side, _TILE)
