@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
-from memory.kernels.scan import last, linear_scan
+from memory.kernels.selective_scan import selective_scan
 from memory.memory import Memory, require_positive
 from memory.stack import Stack
 
@@ -79,13 +79,8 @@ class SSM(Memory):
 
     def forward(self, x: Float[Tensor, "B T E"], state: SSMState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], SSMState]:
         u, gate, size, b, c = self._select(x)
-        decay = torch.exp(-size[..., None] * self.log_rate.exp())
-        written = (size * u)[..., None] * b[:, :, None]
-        before = state.hidden.flatten(1)
-        hidden = linear_scan(decay.flatten(2), written.flatten(2), before, reset)
-        shape = state.hidden.shape[1:]
-        y = (hidden.unflatten(2, shape) @ c[..., None]).squeeze(-1) + self.skip * u
-        return self.outwards(y * silu(gate)), SSMState(last(hidden, before).unflatten(1, shape))
+        y, hidden = selective_scan(size, u, self.log_rate.exp(), b, c, state.hidden, reset)
+        return self.outwards((y + self.skip * u) * silu(gate)), SSMState(hidden)
 
     def inspect(self, x: Float[Tensor, "B T E"], state: SSMState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """step_size: Delta_t, [B, T, D]; a channel's slowest number keeps exp(-Delta_t) of itself as the layer starts out."""

@@ -1,4 +1,4 @@
-"""Which version of a kernel runs: Triton's on a GPU that it can serve, plain PyTorch everywhere else."""
+"""Which version of a kernel runs: Triton's on a GPU that it can serve, Numba's on a CPU where there is one, else plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from types import ModuleType
 from torch import Tensor
 
 
+def numba_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
+    """`memory.kernels.<kernel>_numba`, if it takes these inputs, of which the first is on the device that is meant; else None."""
+    if inputs[0].device.type != "cpu" or not _has("numba"):
+        return None
+    module = import_module(f"memory.kernels.{kernel}_numba")
+    return module if module.refused(*inputs) is None else None
+
+
 def triton_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
     """`memory.kernels.<kernel>_triton`, if it takes these inputs, of which the first is on the device that is meant; else None.
 
@@ -18,7 +26,7 @@ def triton_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
     """
     if not inputs[0].is_cuda:
         return None
-    if not _has_triton():
+    if not _has("triton"):
         _say(kernel, "Triton is not installed")
         return None
     module = import_module(f"memory.kernels.{kernel}_triton")
@@ -30,8 +38,8 @@ def triton_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _has(name: str) -> bool:
+    return find_spec(name) is not None
 
 
 @cache

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from memory.kernels.choice import triton_version
+from memory.kernels.choice import numba_version, triton_version
 
 # A power of two, for halving. Longer chunks spend more within chunks than they save between them.
 CHUNK = 32
@@ -59,14 +59,14 @@ def _scan(
     beta, log_g = (None if side is None else side.to(state.dtype) for side in (beta, log_g))
     if q.shape[1] == 0:
         return v, state
-    fast = triton_version("chunkwise", state)
+    fast = triton_version("chunkwise", state) or numba_version("chunkwise", state)
     if fast is None:
-        return _scan_plainly(q, k, v, beta, log_g, state, reset)
+        return scan_plainly(q, k, v, beta, log_g, state, reset)
     o, after = fast.gated_scan(q, k, v, log_g, state, reset) if beta is None else fast.delta_scan(q, k, v, beta, log_g, state, reset)
     return o, after
 
 
-def _scan_plainly(
+def scan_plainly(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
 ) -> tuple[Tensor, Tensor]:
     steps = q.shape[1]

@@ -1,9 +1,9 @@
-"""Chunkwise matrix recurrences against loops over steps, and numbers worked by hand."""
+"""Matrix recurrences, by chunks and compiled for a CPU, against loops over steps, and numbers worked by hand."""
 
 import pytest
 import torch
 
-from memory.kernels import chunkwise
+from memory.kernels import chunkwise, chunkwise_numba
 from memory.kernels.chunkwise import delta_scan, gated_scan
 
 B, H, K, V = 2, 2, 4, 3
@@ -44,8 +44,19 @@ def loop(q, k, v, beta, log_g, state, reset):
     return torch.stack(outputs, 1), state
 
 
-def scan(q, k, v, beta, log_g, state, reset):
-    return gated_scan(q, k, v, log_g, state, reset) if beta is None else delta_scan(q, k, v, beta, log_g, state, reset)
+def compiled(q, k, v, beta, log_g, state, reset):
+    if beta is None:
+        return chunkwise_numba.gated_scan(q, k, v, log_g, state, reset)
+    return chunkwise_numba.delta_scan(q, k, v, beta, log_g, state, reset)
+
+
+# Both versions that a CPU can run.
+SCANS = {"plain": chunkwise.scan_plainly, "compiled": compiled}
+
+
+@pytest.fixture(params=SCANS)
+def scan(request):
+    return SCANS[request.param]
 
 
 def heads(*steps):
@@ -80,7 +91,7 @@ def test_a_delta_scan_worked_by_hand():
 @pytest.mark.parametrize("rule", ["gated", "delta"])
 @pytest.mark.parametrize("decay", ["none", "head", "key"])
 @pytest.mark.parametrize("steps", [1, 2, 7, 32, 33, 70])
-def test_chunks_are_the_loop_in_outputs_state_and_gradients(steps, decay, rule):
+def test_a_scan_is_the_loop_in_outputs_state_and_gradients(scan, steps, decay, rule):
     q, k, v, beta, log_g, state, reset = material(10, steps, decay)
     beta = None if rule == "gated" else beta
     learned = [x.requires_grad_() for x in (q, k, v, state, beta, log_g) if x is not None]
@@ -98,15 +109,15 @@ def test_chunks_are_the_loop_in_outputs_state_and_gradients(steps, decay, rule):
 def test_the_chunks_length_is_no_part_of_the_function(monkeypatch, chunk, rule):
     q, k, v, beta, log_g, state, reset = material(30, 50, "key")
     beta = None if rule == "gated" else beta
-    wanted = scan(q, k, v, beta, log_g, state, reset)
+    wanted = chunkwise.scan_plainly(q, k, v, beta, log_g, state, reset)
     monkeypatch.setattr(chunkwise, "CHUNK", chunk)
-    for found, want in zip(scan(q, k, v, beta, log_g, state, reset), wanted, strict=True):
+    for found, want in zip(chunkwise.scan_plainly(q, k, v, beta, log_g, state, reset), wanted, strict=True):
         torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("strength", [1e-4, 1.0, 30.0, 1e4])
 @pytest.mark.parametrize("rule", ["gated", "delta"])
-def test_a_long_trial_in_single_precision_stays_near_double_however_strong_the_decay(strength, rule):
+def test_a_long_trial_in_single_precision_stays_near_double_however_strong_the_decay(scan, strength, rule):
     q, k, v, beta, log_g, state, reset = material(40, 500, "key", batch=1, resets=0.01)
     log_g = log_g * strength
     beta = None if rule == "gated" else beta
@@ -118,15 +129,43 @@ def test_a_long_trial_in_single_precision_stays_near_double_however_strong_the_d
         torch.testing.assert_close(mine.double() / size, loops / size, rtol=1e-5, atol=3e-6)
 
 
-def test_gradients_through_the_strongest_decay_are_numbers():
+def test_gradients_through_the_strongest_decay_are_numbers(scan):
     q, k, v, beta, log_g, state, reset = material(50, 40, "key")
     log_g = (1e30 * log_g).requires_grad_()
-    o, after = delta_scan(q, k.requires_grad_(), v, beta, log_g, state, reset)
+    o, after = scan(q, k.requires_grad_(), v, beta, log_g, state, reset)
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(o.sum() + after.sum(), [k, log_g]))
 
 
+def test_what_is_not_a_number_is_forgotten_at_a_reset_where_it_is_compiled():
+    q, k, v, beta, log_g, state, _ = material(55, 20, "key", batch=1)
+    reset = torch.zeros(1, 20, dtype=torch.bool)
+    reset[:, 17] = True
+    v[:, 3] = torch.nan
+    v.requires_grad_()
+    o, after = compiled(q, k, v, beta, log_g, state, reset)
+    assert o[:, 3:17].isnan().any()
+    assert o[:, 17:].isfinite().all()
+    assert after.isfinite().all()
+    (to_v,) = torch.autograd.grad(after.sum(), v)
+    assert to_v.isfinite().all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_share_rows_and_heads_out(monkeypatch, threads):
+    monkeypatch.setattr(chunkwise_numba, "_ALONE", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    q, k, v, beta, log_g, state, reset = material(57, 20, "key", batch=3)
+    v.requires_grad_()
+    results = []
+    for way in SCANS.values():
+        o, after = way(q, k, v, beta, log_g, state, reset)
+        results.append((o, after, *torch.autograd.grad(o.square().sum(), v)))
+    for found, want in zip(*results, strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", ["gated", "delta"])
-def test_nothing_crosses_a_reset_within_a_chunk_not_even_a_gradient(rule):
+def test_nothing_crosses_a_reset_within_a_chunk_not_even_a_gradient(scan, rule):
     q, k, v, beta, log_g, state, _ = material(60, 20, "head", batch=1)
     beta = None if rule == "gated" else beta
     reset = torch.zeros(1, 20, dtype=torch.bool)
@@ -147,12 +186,12 @@ def test_no_steps_leave_the_state():
     assert torch.equal(after, state)
 
 
-def test_a_row_that_is_not_a_number_leaves_the_others_alone():
+def test_a_row_that_is_not_a_number_leaves_the_others_alone(scan):
     q, k, v, beta, log_g, state, reset = material(80, 40, "key", batch=3)
-    clean, _ = delta_scan(q, k, v, beta, log_g, state, reset)
+    clean, _ = scan(q, k, v, beta, log_g, state, reset)
     for spoiled in (q, k, v, log_g):
         spoiled[1] = torch.nan
-    found, after = delta_scan(q, k, v, beta, log_g, state, reset)
+    found, after = scan(q, k, v, beta, log_g, state, reset)
     torch.testing.assert_close(found[[0, 2]], clean[[0, 2]])
     assert after[1].isnan().any()
 
@@ -170,7 +209,7 @@ def read_errors(rule, pairs, width=64, rows=16):
     k, v = unit(normal(100, rows, pairs, 1, width)), normal(101, rows, pairs, 1, width)
     state, never = torch.zeros(rows, 1, width, width, dtype=torch.float64), torch.zeros(rows, pairs, dtype=torch.bool)
     beta = None if rule == "gated" else torch.ones(rows, pairs, 1, dtype=torch.float64)
-    _, matrix = scan(k, k, v, beta, None, state, never)
+    _, matrix = chunkwise.scan_plainly(k, k, v, beta, None, state, never)
     read = torch.einsum("bhkv,bthk->bthv", matrix, k)
     return ((read - v).square().sum() / v.square().sum()).item()
 

@@ -346,7 +346,7 @@ def test_a_kernel_that_is_refused_says_why_once(monkeypatch):
         assert choice.triton_version("gru", wide) is None
         with pytest.warns(RuntimeWarning, match="its state is torch.float64; want torch.float32$"):
             assert choice.triton_version("lstm", double) is None
-        monkeypatch.setattr(choice, "_has_triton", lambda: False)
+        monkeypatch.setattr(choice, "_has", lambda name: False)
         with pytest.warns(RuntimeWarning, match="Triton is not installed$"):
             assert choice.triton_version("scan", double) is None
     assert choice.triton_version("gru", hidden) is None
