@@ -114,8 +114,19 @@ def _write(state, g, k, u, q, o):
 
 @_compiled
 @no_type_check
-def _step(delta, state, g, k, v, beta, q, gk, r, u, o):
-    """The state after it, in place. For the way back: gk = g k, r = v - S^T gk, u = beta r (the gated rule leaves the first two)."""
+def _advance(state, g, k, u, after):
+    """S' = g S + k u^T."""
+    rows, columns = state.shape
+    for i in range(rows):
+        gi, ki, before, then = g[i], k[i], state[i], after[i]
+        for j in range(columns):
+            then[j] = gi * before[j] + ki * u[j]
+
+
+@_compiled
+@no_type_check
+def _written(delta, state, g, k, v, beta, gk, r, u):
+    """For the delta rule gk = g k, r = v - S^T gk and u = beta r; for the gated one u = v, and the others are left."""
     if delta:
         for i in range(len(k)):
             gk[i] = g[i] * k[i]
@@ -126,7 +137,6 @@ def _step(delta, state, g, k, v, beta, q, gk, r, u, o):
     else:
         for j in range(len(v)):
             u[j] = v[j]
-    _write(state, g, k, u, q, o)
 
 
 @_compiled
@@ -165,38 +175,41 @@ def _forwards(first, last, delta, decays, q, k, v, beta, g, before, reset, o, af
                 state[:] = 0
             _kept(decays, g, b, t, h, kept)
             strength = beta[b, t, h] if delta else q[b, t, h, 0]
-            _step(delta, state, kept, k[b, t, h], v[b, t, h], strength, q[b, t, h], gk, r, u, o[b, t, h])
+            _written(delta, state, kept, k[b, t, h], v[b, t, h], strength, gk, r, u)
+            _write(state, kept, k[b, t, h], u, q[b, t, h], o[b, t, h])
 
 
 @_compiled
 @no_type_check
-def _dots(before, to_state, to_o, to_r, u, s_o, s_r, grad_u, grad_s):
-    """By row: S do, S dr, G u and G . S."""
-    rows, columns = before.shape
-    zero = before.dtype.type(0)
+def _by_row(state, x, out):
+    """S x."""
+    rows, columns = state.shape
+    zero = state.dtype.type(0)
     for i in range(0, rows - 1, 2):
-        s0, s1, to_s0, to_s1 = before[i], before[i + 1], to_state[i], to_state[i + 1]
-        o0, o1, r0, r1, u0, u1, g0, g1 = zero, zero, zero, zero, zero, zero, zero, zero
+        s0, s1 = state[i], state[i + 1]
+        sum0, sum1 = zero, zero
         for j in range(columns):
-            o0 += s0[j] * to_o[j]
-            o1 += s1[j] * to_o[j]
-            r0 += s0[j] * to_r[j]
-            r1 += s1[j] * to_r[j]
-            u0 += to_s0[j] * u[j]
-            u1 += to_s1[j] * u[j]
-            g0 += to_s0[j] * s0[j]
-            g1 += to_s1[j] * s1[j]
-        s_o[i], s_r[i], grad_u[i], grad_s[i] = o0, r0, u0, g0
-        s_o[i + 1], s_r[i + 1], grad_u[i + 1], grad_s[i + 1] = o1, r1, u1, g1
+            sum0 += s0[j] * x[j]
+            sum1 += s1[j] * x[j]
+        out[i], out[i + 1] = sum0, sum1
     if rows % 2:
-        i = rows - 1
-        o0, r0, u0, g0 = zero, zero, zero, zero
+        sum0 = zero
         for j in range(columns):
-            o0 += before[i, j] * to_o[j]
-            r0 += before[i, j] * to_r[j]
-            u0 += to_state[i, j] * u[j]
-            g0 += to_state[i, j] * before[i, j]
-        s_o[i], s_r[i], grad_u[i], grad_s[i] = o0, r0, u0, g0
+            sum0 += state[rows - 1, j] * x[j]
+        out[rows - 1] = sum0
+
+
+@_compiled
+@no_type_check
+def _alike(state, to_state, out):
+    """G . S, row by row."""
+    rows, columns = state.shape
+    for i in range(rows):
+        s, to_s = state[i], to_state[i]
+        total = state.dtype.type(0)
+        for j in range(columns):
+            total += s[j] * to_s[j]
+        out[i] = total
 
 
 @_compiled
@@ -243,9 +256,9 @@ def _backwards(
     values = v.shape[3]
     befores, kept = np.empty((CHUNK + 1, keys, values), q.dtype), np.empty((CHUNK, keys), q.dtype)
     gk = np.zeros((CHUNK, keys), q.dtype)
-    s_o, s_r, grad_u, grad_s = np.empty(keys, q.dtype), np.empty(keys, q.dtype), np.empty(keys, q.dtype), np.empty(keys, q.dtype)
+    s_o, s_r, grad_u, grad_s = np.empty(keys, q.dtype), np.zeros(keys, q.dtype), np.empty(keys, q.dtype), np.zeros(keys, q.dtype)
     r, u = np.empty((CHUNK, values), q.dtype), np.empty((CHUNK, values), q.dtype)
-    o, to_u, to_r = np.empty(values, q.dtype), np.empty(values, q.dtype), np.empty(values, q.dtype)
+    to_u, to_r = np.empty(values, q.dtype), np.empty(values, q.dtype)
     for part in range(first, last):
         b, h = part // heads, part % heads
         to_state = grad_state[b, h]
@@ -259,8 +272,8 @@ def _backwards(
                     befores[c] = 0
                 _kept(decays, g, b, t, h, kept[c])
                 strength = beta[b, t, h] if delta else q[b, t, h, 0]
-                _copy(befores[c], befores[c + 1])
-                _step(delta, befores[c + 1], kept[c], k[b, t, h], v[b, t, h], strength, q[b, t, h], gk[c], r[c], u[c], o)
+                _written(delta, befores[c], kept[c], k[b, t, h], v[b, t, h], strength, gk[c], r[c], u[c])
+                _advance(befores[c], kept[c], k[b, t, h], u[c], befores[c + 1])
             for c in range(count - 1, -1, -1):
                 t = start + c
                 qs, ks, to_o = q[b, t, h], k[b, t, h], grad_o[b, t, h]
@@ -282,7 +295,12 @@ def _backwards(
                     grad_beta[b, t, h] = to_strength
                 else:
                     to_r[:] = 0
-                _dots(befores[c], to_state, to_o, to_r, u[c], s_o, s_r, grad_u, grad_s)
+                _by_row(befores[c], to_o, s_o)
+                _by_row(to_state, u[c], grad_u)
+                if delta:
+                    _by_row(befores[c], to_r, s_r)
+                if decays:
+                    _alike(befores[c], to_state, grad_s)
                 for i in range(keys):
                     g_i = kept[c, i]
                     to_q[i] = g_i * s_o[i] + ks[i] * written
@@ -332,7 +350,8 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     """Gradients in q, k, v, beta, g and state; what was not given has an empty one."""
     beta, g = _or_empty(q, beta, g)
-    results = (*(x.new_zeros(x.shape) for x in (q, k, v, beta, g)), grad_after.clone(memory_format=torch.contiguous_format))
+    grad_g = g.new_zeros(g.shape)
+    results = (*(x.new_empty(x.shape) for x in (q, k, v, beta)), grad_g, grad_after.clone(memory_format=torch.contiguous_format))
     _work(_backwards, q, k, v, beta, g, (reset, states, grad_o), results)
     return results
 

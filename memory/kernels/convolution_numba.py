@@ -57,15 +57,26 @@ def _backwards(first, last, past, weight, reach, grad, grad_past, grad_weight):
     steps, taps = reach.shape[1], len(weight)
     since = past.shape[1] - steps
     for row in range(first, last):
-        for t in range(steps):
-            to_out = grad[row, t]
-            for lag in range(min(reach[row, t] + 1, taps)):
-                there, to_there = past[row, since + t - lag], grad_past[row, since + t - lag]
-                tap, to_tap = weight[lag], grad_weight[row, lag]
-                for d in range(len(to_out)):
-                    to_there[d] += to_out[d] * tap[d]
-                for d in range(len(to_out)):
+        for place in range(past.shape[1]):
+            there, to_there = past[row, place], grad_past[row, place]
+            fresh = True
+            # Step `place - since` and those after it that look back so far.
+            for lag in range(max(0, since - place), min(taps, past.shape[1] - place)):
+                t = place - since + lag
+                if reach[row, t] < lag:
+                    continue
+                to_out, tap, to_tap = grad[row, t], weight[lag], grad_weight[row, lag]
+                if fresh:
+                    for d in range(len(there)):
+                        to_there[d] = to_out[d] * tap[d]
+                    fresh = False
+                else:
+                    for d in range(len(there)):
+                        to_there[d] += to_out[d] * tap[d]
+                for d in range(len(there)):
                     to_tap[d] += to_out[d] * there[d]
+            if fresh:
+                to_there[:] = 0
 
 
 @torch.library.custom_op(
@@ -84,7 +95,7 @@ def _forward(past: Tensor, weight: Tensor, reach: Tensor) -> Tensor:
     schema="(Tensor past, Tensor weight, Tensor reach, Tensor grad) -> (Tensor, Tensor)",
 )
 def _backward(past: Tensor, weight: Tensor, reach: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    grad_past, grad_weight = past.new_zeros(past.shape), past.new_zeros(len(past), *weight.shape)
+    grad_past, grad_weight = past.new_empty(past.shape), past.new_zeros(len(past), *weight.shape)
     _work(_backwards, past, weight, reach, grad, grad_past, grad_weight)
     return grad_past, grad_weight.sum(0)
 
