@@ -1,10 +1,11 @@
-# make demo: train, evaluate, look. make test: all tests. make check: format, lint, types, arrows. make bench: ratios side by side.
+# make demo: train, evaluate, look. make test: most tests; make long: those of ten seconds or so each; make slow: those of minutes.
+# make check: format, lint, types, arrows. make bench: ratios side by side.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test slow check format bench
+.PHONY: install demo test long slow check format bench
 
 install: $(INSTALLED)
 
@@ -18,7 +19,10 @@ demo: $(INSTALLED)
 	$(BIN)/python launch.py train ipd_mixed_pool_quick --evaluate
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not long"
+
+long: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m long
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

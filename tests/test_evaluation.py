@@ -266,6 +266,7 @@ def test_playing_in_pieces_to_look_into_memory_changes_nothing() -> None:
     assert sorted(pieces.mind) == [1, 4, 5]
 
 
+@pytest.mark.long
 def test_cross_play_holds_every_pair_and_names_seeds(own: list[Run]) -> None:
     results = evaluate(enter([*own, "always_defect"]), "ipd_tables", trials=8, record=0, extras=Extras(cross_play=True)).results
     found = results["cross_play"]
@@ -289,6 +290,7 @@ def test_in_cross_play_both_sides_of_a_game_stand_at_the_same_place(monkeypatch:
         np.testing.assert_allclose(earned[i, j], -earned[j, i])
 
 
+@pytest.mark.long
 def test_a_trained_response_finds_what_can_be_taken(tmp_path: Path) -> None:
     extras = Extras(exploit=12, best_responses=1)
     results = evaluate(enter(["always_cooperate"]), "ipd_shapers", trials=16, out=tmp_path, extras=extras).results
@@ -313,6 +315,7 @@ def test_a_report_and_results_are_written_beside_runs_or_where_asked(own: list[R
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"results.json", "report-ipd_tables.html"}
 
 
+@pytest.mark.long
 def test_results_are_what_the_page_about_them_says(own: list[Run]) -> None:
     """docs/evaluation.md names every key of the results."""
     results = evaluate(own, "ipd_tables", trials=8, record=0, extras=Extras(cross_play=True, exploit=1)).results
@@ -348,6 +351,7 @@ def test_what_is_said_is_measured_where_there_is_language(tmp_path: Path) -> Non
     assert "topogr." in screen.getvalue()
 
 
+@pytest.mark.long
 def test_tables_fit_the_screen(own: list[Run]) -> None:
     entered = enter([own[0], "extortion:slope=3"])
     results = evaluate(entered, "ipd_classics", trials=2, record=0, extras=Extras(cross_play=True, exploit=1)).results
@@ -429,6 +433,7 @@ def test_an_agent_whose_spaces_do_not_fit_is_told_which_differ(own: list[Run], c
     assert "is shown outcome, seat" in said
 
 
+@pytest.mark.long
 def test_a_damaged_member_is_named_and_left_out_only_if_asked(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
     population = own[0].directory / "population"
     weights = population / "learner_1" / "agent.safetensors"
@@ -475,6 +480,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_what_a_policy_from_elsewhere_gets_wrong_is_said_in_one_line_and_nothing_is_written(
     mistake: str, own: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -188,6 +188,7 @@ def test_people_can_read_and_see_it(game: Game) -> None:
     assert draw(scene, 64).shape == (64, 64, 3)
 
 
+@pytest.mark.long
 @every_game
 def test_learners_train_on_it_as_it_is(game: Game) -> None:
     experiment = Experiment(

@@ -73,6 +73,7 @@ def test_it_learns_to_defect_on_whoever_always_cooperates():
     assert mine > 1.9
 
 
+@pytest.mark.long
 def test_it_learns_to_cooperate_with_tit_for_tat_if_it_looks_ahead():
     with_tit_for_tat, _, _ = rewards_of_last_rounds(NaiveLearner(), "tit_for_tat")
     with_a_defector, _, _ = rewards_of_last_rounds(NaiveLearner(), "always_defect")
@@ -82,6 +83,7 @@ def test_it_learns_to_cooperate_with_tit_for_tat_if_it_looks_ahead():
     assert short_sighted < 0.05
 
 
+@pytest.mark.long
 def test_it_can_be_shaped():
     _, _, by_cooperation = rewards_of_last_rounds(NaiveLearner(), "tit_for_tat")
     _, mine, by_extortion = rewards_of_last_rounds(NaiveLearner(), "extortion")

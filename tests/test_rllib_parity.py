@@ -132,6 +132,7 @@ def compare(log: Step, occupants: dict[str, Remembering], seats: tuple[str, ...]
                 np.testing.assert_allclose(outputs[Columns.STATE_OUT][name], value, rtol=0, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [3, -(2**62) - 5])
 @pytest.mark.parametrize(("seats", "episodes"), [(("learner_0", "learner_1"), 1), (("learner_1", "learner_1"), 2)], ids=["two", "itself"])
 @pytest.mark.parametrize("name", GAMES)

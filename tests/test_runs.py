@@ -293,6 +293,7 @@ def test_evaluation_counts_trials_and_seeds_and_writes_its_results(run: Run) -> 
     assert stored["evaluations"]["ipd_classics"]["version"] == 2
 
 
+@pytest.mark.long
 def test_several_runs_are_seeds(run: Run, tmp_path: Path) -> None:
     experiment = small_experiment(seed=1)
     other = Run.create(experiment, tmp_path / "runs")
@@ -367,6 +368,7 @@ def tampered(path: Path, name: str) -> None:
     save_file(tensors, path, {"coterie": json.dumps(recorded.about)})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["decisions.0.action", "rewards.player", "game.outcome"])
 def test_a_recording_that_does_not_come_out_the_same_is_told(recorded: Run, name: str) -> None:
     tampered(recorded.directory / "episodes" / "ipd_classics-random-learner_0.safetensors", name)
@@ -382,6 +384,7 @@ def test_a_recording_is_refused_when_the_agent_has_changed(recorded: Run, capsys
     assert "has other weights than when this was recorded" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", [{"agent": "x"}, {"co_player": "/etc"}, {"co_player": "os:system"}])
 def test_a_recording_reaches_nothing_outside_its_run(recorded: Run, who: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     path = recorded.directory / "episodes" / "ipd_classics-random-learner_0.safetensors"

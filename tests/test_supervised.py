@@ -305,6 +305,7 @@ def test_batches_go_through_rllibs_flat_dictionary_with_answers_and_without() ->
         assert type(back.answer) is (Answer if keeps else type(None))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

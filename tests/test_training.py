@@ -86,6 +86,7 @@ def test_another_seed_gives_another_run(reference: Snapshot) -> None:
     assert not torch.equal(other.weights["learner_0"]["memory.from_hidden"], reference.weights["learner_0"]["memory.from_hidden"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("assignments", [("runners=1",), ("runners=3",), ("learners=1",)])
 def test_whoever_samples_or_learns_the_run_is_the_same(assignments: tuple[str, ...], reference: Snapshot) -> None:
     assert_same(trained(experiment_with(*assignments), 3), reference)
@@ -121,6 +122,7 @@ def test_rllib_learns_from_a_teacher_what_the_plain_loop_learns_and_says_nothing
         assert torch.equal(value, snapshot.weights["learner_0"][key]), key
 
 
+@pytest.mark.long
 def test_two_learner_processes_agree_with_each_other_and_learn(reference: Snapshot) -> None:
     snapshot = trained(experiment_with("learners=2", "algorithm=a2c", "algorithm.minibatches=1"), 2)
     alone = trained(experiment_with("algorithm=a2c", "algorithm.minibatches=1"), 2)
@@ -143,6 +145,7 @@ def rising_with(*assignments: str) -> Experiment:
     return experiment_with(game, *learns, "curriculum.raises=n", "curriculum.above=0.48", *assignments)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runners", [0, 2])
 def test_a_curriculum_rises_as_in_the_plain_loop_whoever_samples_and_after_resuming(runners: int, tmp_path: Path) -> None:
     trainer, stages = PlainTrainer(rising_with(), {}), []
@@ -178,6 +181,7 @@ def test_a_wrong_measure_of_a_curriculum_stops_the_run_in_one_line(tmp_path: Pat
         train(Run.create(rising_with("curriculum.measures=right"), tmp_path))
 
 
+@pytest.mark.long
 def test_a_killed_runner_is_replaced_and_the_run_is_the_same(reference: Snapshot) -> None:
     algorithm = rllib.build(experiment_with("runners=2"))
     try:
@@ -198,6 +202,7 @@ def test_a_killed_runner_is_replaced_and_the_run_is_the_same(reference: Snapshot
         algorithm.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("runners", [0, 1])
 def test_a_bug_while_sampling_is_shown_and_does_not_hang(runners: int) -> None:
     algorithm = rllib.build(replace(experiment_with(), game=Breaks(), runners=runners))
@@ -208,6 +213,7 @@ def test_a_bug_while_sampling_is_shown_and_does_not_hang(runners: int) -> None:
         algorithm.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("learners", [0, 1])
 def test_a_loss_that_is_not_finite_stops_the_run_by_name_and_keeps_the_checkpoint(
     learners: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +244,7 @@ def command(*arguments: str, cwd: Path) -> list[str]:
     return [sys.executable, str(ROOT / "launch.py"), *arguments]
 
 
+@pytest.mark.long
 def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     arguments = [
         "train",
@@ -288,6 +295,7 @@ def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> Non
     assert (directory / "population" / "learner_0" / "agent.safetensors").read_bytes() == weights
 
 
+@pytest.mark.long
 def test_a_third_party_environment_trains_with_the_same_command(tmp_path: Path) -> None:
     arguments = [
         "train",

@@ -200,6 +200,7 @@ def test_nothing_stored_takes_gradients_through_the_kernel():
     assert gradient.eq(0).all()
 
 
+@pytest.mark.long
 def test_compilers_know_shapes_and_gradients_of_the_kernel():
     torch.library.opcheck(torch.ops.coterie.hcam_recall.default, inputs(2, 3, 1, 4, 5, 2, 2), atol=1e-5, rtol=1e-5)
 
@@ -247,6 +248,7 @@ for kernel, settings in (
 """
 
 
+@pytest.mark.long
 def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)

@@ -200,6 +200,7 @@ def run(function, inputs):
 
 @pytest.mark.usefixtures("_poisoned")
 # 17 rows are one more than a program's; 40 and 70 are no multiples of a tile's width.
+@pytest.mark.long
 @pytest.mark.parametrize(("rows", "steps", "width"), [(3, 1, 16), (17, 2, 40), (2, 63, 10), (1, 3, 70)])
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, steps, width):
@@ -261,6 +262,7 @@ def test_nothing_of_before_a_reset_or_the_strongest_decay_is_left_by_a_matrix_ke
     assert to_state.eq(0).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_is_an_operator_that_autograd_and_torch_compile_accept(name):
     kernel = KERNELS[name]
@@ -375,6 +377,7 @@ compile_all(titans_linear_triton, ["_forward_kernel", "_backward_kernel"], setti
 """
 
 
+@pytest.mark.long
 def test_the_matrix_kernels_compile_for_a_gpu_that_need_not_be_there(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
