@@ -2,7 +2,7 @@
 
 A head's state of 64 by 64 numbers stays in a core's nearest cache, so that steps in order, which compute nothing twice, are quicker than
 chunks of matrix products. The way out keeps every `CHUNK`th state; on the way back the others of a chunk are computed anew, the last chunk
-first. Four rows of a state at a time, as sums over rows would otherwise be stored and loaded again for each.
+first. Two or four rows of a state at a time, as sums over rows would otherwise be stored and loaded again for each.
 
 For the way back, with S the state before step t, g and k and q of step t, r = S^T (g k), u = beta (v - r) (for the gated rule u = v),
 S' = g S + k u^T and o = S'^T q; G is the gradient in S' by later steps alone, d that in what is named:
