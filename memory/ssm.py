@@ -8,8 +8,8 @@
 
 A is negative, held to zero-order for the decay and to first order for the input, as published. Left out: the published short convolution
 over time, since an observation here is whole, and the doubled inner width, since the stack has perceptrons.
-State per row: layers D N numbers; learning keeps B T D N of them in memory, on a CPU in single precision a sixteenth. A reset replaces
-h_{t-1} by zero.
+State per row: layers D N numbers; learning keeps three times B T D N in memory, on a CPU in single precision a sixteenth of B T D N. A
+reset replaces h_{t-1} by zero.
 """
 
 from __future__ import annotations

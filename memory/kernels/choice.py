@@ -10,13 +10,38 @@ from types import ModuleType
 
 from torch import Tensor
 
+# What was found on first use, by kernel; not looked for again, which torch.compile could not follow.
+_COMPILED: dict[str, ModuleType | None] = {}
+
 
 def numba_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
-    """`memory.kernels.<kernel>_numba`, if it takes these inputs, of which the first is on the device that is meant; else None."""
-    if inputs[0].device.type != "cpu" or not _has("numba"):
+    """`memory.kernels.<kernel>_numba`, if it takes these inputs, of which the first is on the device that is meant; else None.
+
+    Where Numba is there but does not work (it finds no place to keep what it compiles, say), that becomes a RuntimeWarning, once.
+    """
+    if inputs[0].device.type != "cpu":
         return None
-    module = import_module(f"memory.kernels.{kernel}_numba")
-    return module if module.refused(*inputs) is None else None
+    if kernel not in _COMPILED:
+        _COMPILED[kernel] = _compiled(kernel)
+    module = _COMPILED[kernel]
+    return None if module is None or module.refused(*inputs) is not None else module
+
+
+def _compiled(kernel: str) -> ModuleType | None:
+    if not _has("numba"):
+        return None
+    try:
+        return import_module(f"memory.kernels.{kernel}_numba")
+    except (ImportError, RuntimeError) as error:
+        warnings.warn(f"{kernel} runs in plain PyTorch, which is slower: {error}", RuntimeWarning, stacklevel=4)
+        return None
+
+
+def require_shapes(**sides: tuple[Tensor | None, tuple[int, ...]]) -> None:
+    """Raises ValueError for the first that is there in another shape than beside it: compiled code would read and write elsewhere."""
+    for name, (side, shape) in sides.items():
+        if side is not None and side.shape != shape:
+            raise ValueError(f"{name} is {list(side.shape)}; want {list(shape)}")
 
 
 def triton_version(kernel: str, *inputs: Tensor) -> ModuleType | None:

@@ -8,6 +8,8 @@ Keys index rows here: S is [keys, values], the transpose of the papers'. Within 
 step s <= t wrote through q_t . (k_s * product of g over (s, t]), and the delta rule is the gated one that writes u_t instead of v_t, where
 the u of a chunk solve one triangular system (the papers' UT transform). Only the chunks' first states are taken one after another.
 
+On a CPU Numba's version takes the steps in order instead. Compiled ones are differentiable once.
+
 A reset is g_t = 0. Products of g are exponentials of sums of log g over just the steps in question: never quotients, nor differences of
 longer sums, so that nothing overflows and little is lost, however strong the decay. The chunk's length is no part of the function.
 """

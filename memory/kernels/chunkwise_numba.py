@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from numba import njit
 from torch import Tensor
 
+from memory.kernels.choice import require_shapes
 from memory.kernels.threads import in_threads
 
 # Steps between two states that are kept.
@@ -68,8 +69,18 @@ def delta_scan(
 def _scan(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    learned = (x for x in (q, k, v, beta, log_g, state) if x is not None)
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in learned)
+    rows, steps, heads, keys = q.shape
+    values = v.shape[-1]
+    require_shapes(
+        k=(k, (rows, steps, heads, keys)),
+        v=(v, (rows, steps, heads, values)),
+        beta=(beta, (rows, steps, heads)),
+        log_g=(log_g, (rows, steps, heads, 1 if log_g is not None and log_g.shape[-1] == 1 else keys)),
+        state=(state, (rows, heads, keys, values)),
+        reset=(reset, (rows, steps)),
+    )
+    # Whether an input needs a gradient is not known where functions are transformed.
+    learns = torch.is_grad_enabled()
     o, after, _ = _forward(q, k, v, beta, None if log_g is None else log_g.exp(), state, reset, learns)
     return o, after
 

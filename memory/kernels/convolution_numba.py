@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from numba import njit
 from torch import Tensor
 
+from memory.kernels.choice import require_shapes
 from memory.kernels.threads import in_threads
 
 # Numbers of the result, below which starting a thread costs more than it saves.
@@ -29,6 +30,8 @@ def refused(past: Float[Tensor, "B P D"]) -> str | None:
 
 def convolve(past: Float[Tensor, "B P D"], weight: Float[Tensor, "taps D"], reach: Int64[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
     """As `memory.convolution`'s; both of one type."""
+    rows, channels = len(past), past.shape[2]
+    require_shapes(weight=(weight, (len(weight), channels)), reach=(reach, (rows, past.shape[1] - len(weight) + 1)))
     mixed: Tensor = _forward(past, weight, reach)
     return mixed
 

@@ -2,7 +2,8 @@
 
     h_t[d, n] = exp(-size_t[d] rate[d, n]) h_{t-1}[d, n] + size_t[d] u_t[d] b_t[n],     y_t[d] = sum_n c_t[n] h_t[d, n]
 
-A reset replaces h_{t-1} by zero. The plain version keeps B T D N numbers for the way back; compiled for a CPU it keeps a sixteenth.
+A reset replaces h_{t-1} by zero. The plain version keeps three times B T D N numbers for the way back; compiled for a CPU it keeps a
+sixteenth of B T D N.
 """
 
 from __future__ import annotations

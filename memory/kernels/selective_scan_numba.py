@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numba import njit
 from torch import Tensor
 
+from memory.kernels.choice import require_shapes
 from memory.kernels.threads import in_threads
 
 # Steps between two states that are kept, and channels at a time.
@@ -21,12 +22,13 @@ CHUNK, CHANNELS = 16, 64
 # Numbers of a state times steps, below which starting a thread costs more than it saves.
 _ALONE = 1 << 18
 
-# Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
+# Sums may be reordered, for vectors, but not those of `_exp`; infinities and what is not a number stay what they are.
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-_exactly = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}, inline="always")
+_exactly = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 
 _F = np.float32
-# Below, exp is less than the smallest normal number. Then log2 e, ln 2 in two parts, and the exponential's series (Cephes, expf).
+# Where exp comes to the smallest normal number (what is below counts as this), then log2 e, ln 2 in two parts, and the series (Cephes,
+# expf).
 _LEAST, _LOG2E, _LN2, _LN2_REST = _F(-87.3), _F(1.44269504), _F(0.693359375), _F(-2.12194440e-4)
 _P0, _P1, _P2, _P3, _P4, _P5 = _F(1.9875692e-4), _F(1.3981999e-3), _F(8.3334519e-3), _F(4.1665796e-2), _F(0.16666665), _F(0.5)
 _ONE, _HALF, _BIAS = _F(1), _F(0.5), np.int32(127)
@@ -49,7 +51,18 @@ def selective_scan(
     reset: Bool[Tensor, "B T"],
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B D N"]]:
     """As `memory.kernels.selective_scan.selective_scan`; all of one type."""
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (size, u, rate, b, c, state))
+    rows, steps, channels = size.shape
+    numbers = rate.shape[-1]
+    require_shapes(
+        u=(u, (rows, steps, channels)),
+        rate=(rate, (channels, numbers)),
+        b=(b, (rows, steps, numbers)),
+        c=(c, (rows, steps, numbers)),
+        state=(state, (rows, channels, numbers)),
+        reset=(reset, (rows, steps)),
+    )
+    # Whether an input needs a gradient is not known where functions are transformed.
+    learns = torch.is_grad_enabled()
     y, after, _ = _forward(size, u, rate, b, c, state, reset, learns)
     return y, after
 
@@ -57,7 +70,7 @@ def selective_scan(
 @_exactly
 @no_type_check
 def _exp(x):
-    """Of what is not above zero, to the last bits but one or two."""
+    """Of what is not above zero, to the last bit or two, and never less than 1e-38."""
     x = x if not (x < _LEAST) else _LEAST
     power = np.floor(x * _LOG2E + _HALF)
     x = x - power * _LN2
@@ -96,7 +109,7 @@ def _forwards(first, last, blocks, size, u, rate, b, c, before, reset, y, after,
             for n in range(numbers):
                 h[n, d], rates[n, d] = before[row, start + d, n], rate[start + d, n]
         for t in range(steps):
-            if len(states) and t % CHUNK == 0:
+            if states.shape[1] and t % CHUNK == 0:
                 for n in range(numbers):
                     for d in range(count):
                         states[row, t // CHUNK, n, start + d] = h[n, d]
@@ -269,7 +282,7 @@ def _(
 
 def _shapes(size: Tensor, state: Tensor, learns: bool) -> tuple[Tensor, Tensor, Tensor]:
     rows, steps, channels = size.shape
-    states = size.new_empty(rows if learns else 0, -(-steps // CHUNK), state.shape[2], channels)
+    states = size.new_empty(rows, -(-steps // CHUNK) if learns else 0, state.shape[2], channels)
     return size.new_empty(size.shape), state.new_empty(state.shape), states
 
 

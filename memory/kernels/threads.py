@@ -13,13 +13,26 @@ import torch
 
 
 def in_threads(work: Callable[..., Any], count: int, *arguments: Any, threads: int | None = None) -> None:
-    """work(first, last, *arguments) for parts of `count` things as even as can be, one for each of PyTorch's threads, or of `threads`."""
+    """work(first, last, *arguments) for parts of `count` things as even as can be, one for each of PyTorch's threads, or of `threads`.
+
+    Returns when all have ended. Raises what the first of them raised that failed.
+    """
+    if count == 0:
+        return
     share = -(-count // (threads or torch.get_num_threads()))
-    parts = [(first, min(first + share, count)) for first in range(0, count, share)]
-    others = [threading.Thread(target=work, args=(*part, *arguments)) for part in parts[1:]]
+    problems: list[BaseException] = []
+
+    def part(first: int) -> None:
+        try:
+            work(first, min(first + share, count), *arguments)
+        except BaseException as problem:
+            problems.append(problem)
+
+    others = [threading.Thread(target=part, args=(first,)) for first in range(share, count, share)]
     for other in others:
         other.start()
-    if parts:
-        work(*parts[0], *arguments)
+    part(0)
     for other in others:
         other.join()
+    if problems:
+        raise problems[0]

@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 
 from memory import gru, lstm
 from memory.kernels import choice, chunkwise, scan
+from memory.kernels.threads import in_threads
 from memory.titans import Miras, MirasState, TitansLinearConfig, _Inputs
 
 ON_GPU = torch.cuda.is_available()
@@ -352,6 +353,34 @@ def test_a_kernel_that_is_refused_says_why_once(monkeypatch):
         with pytest.warns(RuntimeWarning, match="Triton is not installed$"):
             assert choice.triton_version("scan", double) is None
     assert choice.triton_version("gru", hidden) is None
+
+
+def test_what_numba_cannot_compile_runs_plainly_and_says_so_once(monkeypatch):
+    def fails(name):
+        raise RuntimeError("cannot cache function '_read'")
+
+    state = torch.zeros(1, 2, 3)
+    monkeypatch.setattr(choice, "_COMPILED", {})
+    monkeypatch.setattr(choice, "import_module", fails)
+    with pytest.warns(RuntimeWarning, match="^selective_scan runs in plain PyTorch, which is slower: cannot cache function '_read'$"):
+        assert choice.numba_version("selective_scan", state) is None
+    # Warnings are errors: a second one would fail.
+    assert choice.numba_version("selective_scan", state) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_threads_do_all_and_tell_what_failed(count):
+    done = []
+    in_threads(lambda first, last, more: done.extend(range(first + more, last + more)), count, 10, threads=3)
+    assert sorted(done) == list(range(10, 10 + count))
+
+    def fails(first, last):
+        if last == count:
+            raise MemoryError(f"from {first}")
+
+    if count:
+        with pytest.raises(MemoryError, match="from"):
+            in_threads(fails, count, threads=3)
 
 
 COMPILE = """

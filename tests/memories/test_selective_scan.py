@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from memory.kernels import selective_scan_numba
 from memory.kernels.selective_scan import scan_plainly, selective_scan
@@ -125,3 +127,38 @@ def test_what_is_kept_for_learning_is_a_sixteenth():
     *_, states = selective_scan_numba._forward(*inputs, reset, True)
     assert states.numel() == 2 * 64 * 70 * 3 // 16
     assert selective_scan_numba._forward(*inputs, reset, False)[2].numel() == 0
+
+
+@njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def exp_of_all(values, out):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        out[i] = selective_scan_numba._exp(values[i])
+
+
+def test_its_exponential_is_right_but_for_the_last_bits():
+    values = -np.linspace(0, 87.3, 100_001, dtype=np.float32)
+    out = np.empty_like(values)
+    exp_of_all(values, out)
+    wanted = np.exp(values.astype(np.float64))
+    # Units in the last place.
+    assert np.max(np.abs(out - wanted) / np.spacing(wanted.astype(np.float32))) < 1.5
+    few = np.array([-0.0, -1e4, -np.inf, np.nan], dtype=np.float32)
+    exp_of_all(few, out[:4])
+    assert out[0] == 1
+    assert (out[1:3] < 1.3e-38).all()
+    assert np.isnan(out[3])
+
+
+def test_nobody_has_nothing():
+    *inputs, reset = material(9)
+    y, after = selective_scan(*(x if x.dim() == 2 else x[:0] for x in inputs), reset[:0])
+    assert (y.shape, after.shape) == ((0, 40, 70), (0, 70, 3))
+
+
+def test_gradients_come_through_a_function_that_is_mapped_over():
+    size, u, *others, reset = material(11)
+    many = torch.stack([u, 2 * u]).requires_grad_()
+    mapped = torch.func.vmap(lambda one: selective_scan_numba.selective_scan(size, one, *others, reset)[0])(many)
+    apart = torch.stack([scan_plainly(size, one, *others, reset)[0] for one in many])
+    (found,), (want,) = (torch.autograd.grad(result.sum(), many) for result in (mapped, apart))
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
