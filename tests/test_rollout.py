@@ -335,6 +335,7 @@ def agents(memory, game, count=2):
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("episodes", [1, 2])
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_forward_on_trajectories_reproduces_what_was_played(memory, episodes):

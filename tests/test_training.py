@@ -275,6 +275,7 @@ def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_
     assert run.load_checkpoint().iteration > 0
 
 
+@pytest.mark.long
 def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> None:
     def launch(*arguments: str) -> str:
         done = subprocess.run(command(*arguments, cwd=tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=120)
