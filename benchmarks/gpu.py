@@ -337,8 +337,8 @@ def matrix_scan(rule: str, device: str, shape: tuple[int, int, int], trusted: bo
     learned = [side.requires_grad_() for side in sides]
 
     def work() -> None:
-        rest = (first, reset) if gated else (None, first, reset)
-        o, _ = getattr(chunkwise, rule)(*learned, *rest)
+        *qkv, last = learned
+        o, _ = chunkwise.matrix_scan(*qkv, *((None, last) if gated else (last, None)), first, reset)
         torch.autograd.grad(o, learned, weighting)
 
     if trusted:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, logsigmoid, pad, silu, softplus
 
 from memory.convolution import CausalConvolution
-from memory.kernels.chunkwise import delta_scan, gated_scan
+from memory.kernels.chunkwise import matrix_scan
 from memory.kernels.scan import NOTHING, before, last, log_sum_scan, newest_weight
 from memory.memory import Memory, State, require_divisor, require_positive
 from memory.ssm import step_size_bias
@@ -162,7 +162,7 @@ class LinearAttention(_Layer):
         self, x: Float[Tensor, "B T E"], state: MatrixState, reset: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B T D"], MatrixState]:
         q, k, v = self._project(x)
-        o, matrix = gated_scan(elu(q) + 1, elu(k) + 1, pad(v, (0, 1), value=1.0), None, state.matrix, reset)
+        o, matrix = matrix_scan(elu(q) + 1, elu(k) + 1, pad(v, (0, 1), value=1.0), None, None, state.matrix, reset)
         mean = o[..., :-1] / (o[..., -1:] + _TINY)
         return self.output(mean.flatten(2)), MatrixState(matrix)
 
@@ -179,7 +179,7 @@ class GatedLinear(_Layer):
         self, x: Float[Tensor, "B T E"], state: MatrixState, reset: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B T D"], MatrixState]:
         q, k, v = self._project(x)
-        o, matrix = gated_scan(q, k, v, self._log_decay(x), state.matrix, reset)
+        o, matrix = matrix_scan(q, k, v, None, self._log_decay(x), state.matrix, reset)
         return self.output(self.normal(o, x)), MatrixState(matrix)
 
     def inspect(self, x: Float[Tensor, "B T E"], state: MatrixState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
@@ -216,7 +216,7 @@ class DeltaRule(_Layer):
             mixed, recent = self.convolution(mixed, state.recent, reset)
         q, k, v = (self._by_heads(part) for part in mixed.chunk(3, -1))
         log_decay = None if self.decay is None else self.decay(x)[..., None]
-        o, matrix = delta_scan(_unit(silu(q)), _unit(silu(k)), silu(v), self._strength(x), log_decay, state.matrix, reset)
+        o, matrix = matrix_scan(_unit(silu(q)), _unit(silu(k)), silu(v), self._strength(x), log_decay, state.matrix, reset)
         return self.output(self.normal(o, x)), DeltaState(matrix, recent)
 
     def inspect(self, x: Float[Tensor, "B T E"], state: DeltaState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
@@ -275,7 +275,7 @@ class LightNet(_Layer):
         z = log_sum_scan(k, first, reset)
         newest = self._by_heads(newest_weight(k, z, first, reset))
         log_kept = self._by_heads(logsigmoid(before(z, first) - k))
-        o, matrix = gated_scan(silu(q), newest, v, log_kept, state.matrix, reset)
+        o, matrix = matrix_scan(silu(q), newest, v, None, log_kept, state.matrix, reset)
         return self.output(self.normal(o, x)), LightNetState(matrix, last(z, first).view_as(state.log_weight))
 
     def inspect(self, x: Float[Tensor, "B T E"], state: LightNetState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:

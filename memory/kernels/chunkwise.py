@@ -29,34 +29,20 @@ from memory.kernels.choice import numba_version, triton_version
 CHUNK = 32
 
 
-def gated_scan(
+def matrix_scan(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
     v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"] | None,
     log_g: Float[Tensor, "B T H #K"] | None,
     state: Float[Tensor, "B H K V"],
     reset: Bool[Tensor, "B T"],
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """All o_1..o_T and S_T from S_0 = state, in the type of state. log_g <= 0: per key, per head (last axis 1), or None for no decay."""
-    return _scan(q, k, v, None, log_g, state, reset)
+    """All o_1..o_T and S_T from S_0 = state, in the type of state: by the delta rule, or by the gated one where beta is None.
 
-
-def delta_scan(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    beta: Float[Tensor, "B T H"],
-    log_g: Float[Tensor, "B T H #K"] | None,
-    state: Float[Tensor, "B H K V"],
-    reset: Bool[Tensor, "B T"],
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """As `gated_scan`. Keys should have length one and beta lie in [0, 2], or the state may grow without bound."""
-    return _scan(q, k, v, beta, log_g, state, reset)
-
-
-def _scan(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
-) -> tuple[Tensor, Tensor]:
+    log_g <= 0: per key, per head (last axis 1), or None for no decay. Of the delta rule keys should have length one and beta lie in
+    [0, 2], or the state may grow without bound.
+    """
     q, k, v = (side.to(state.dtype) for side in (q, k, v))
     beta, log_g = (None if side is None else side.to(state.dtype) for side in (beta, log_g))
     if q.shape[1] == 0:
@@ -64,7 +50,7 @@ def _scan(
     fast = triton_version("chunkwise", state) or numba_version("chunkwise", state)
     if fast is None:
         return scan_plainly(q, k, v, beta, log_g, state, reset)
-    o, after = fast.gated_scan(q, k, v, log_g, state, reset) if beta is None else fast.delta_scan(q, k, v, beta, log_g, state, reset)
+    o, after = fast.matrix_scan(q, k, v, beta, log_g, state, reset)
     return o, after
 
 

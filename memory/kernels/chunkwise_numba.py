@@ -41,34 +41,16 @@ def refused(state: Float[Tensor, "B H K V"]) -> str | None:
     return None
 
 
-def gated_scan(
+def matrix_scan(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
     v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"] | None,
     log_g: Float[Tensor, "B T H #K"] | None,
     state: Float[Tensor, "B H K V"],
     reset: Bool[Tensor, "B T"],
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """As `memory.kernels.chunkwise.gated_scan`; all of one type."""
-    return _scan(q, k, v, None, log_g, state, reset)
-
-
-def delta_scan(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    beta: Float[Tensor, "B T H"],
-    log_g: Float[Tensor, "B T H #K"] | None,
-    state: Float[Tensor, "B H K V"],
-    reset: Bool[Tensor, "B T"],
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """As `memory.kernels.chunkwise.delta_scan`; all of one type."""
-    return _scan(q, k, v, beta, log_g, state, reset)
-
-
-def _scan(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
-) -> tuple[Tensor, Tensor]:
+    """As `memory.kernels.chunkwise.matrix_scan`; all of one type."""
     rows, steps, heads, keys = q.shape
     values = v.shape[-1]
     require_shapes(
@@ -80,8 +62,7 @@ def _scan(
         reset=(reset, (rows, steps)),
     )
     # Whether an input needs a gradient is not known where functions are transformed.
-    learns = torch.is_grad_enabled()
-    o, after, _ = _forward(q, k, v, beta, None if log_g is None else log_g.exp(), state, reset, learns)
+    o, after, _ = _forward(q, k, v, beta, None if log_g is None else log_g.exp(), state, reset, torch.is_grad_enabled())
     return o, after
 
 

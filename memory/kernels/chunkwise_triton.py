@@ -34,37 +34,18 @@ def refused(state: Float[Tensor, "B H K V"]) -> str | None:
     return None
 
 
-def gated_scan(
+def matrix_scan(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
     v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"] | None,
     log_g: Float[Tensor, "B T H #K"] | None,
     state: Float[Tensor, "B H K V"],
     reset: Bool[Tensor, "B T"],
 ) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """As `memory.kernels.chunkwise.gated_scan`; all of one type."""
-    return _scan(q, k, v, None, log_g, state, reset)
-
-
-def delta_scan(
-    q: Float[Tensor, "B T H K"],
-    k: Float[Tensor, "B T H K"],
-    v: Float[Tensor, "B T H V"],
-    beta: Float[Tensor, "B T H"],
-    log_g: Float[Tensor, "B T H #K"] | None,
-    state: Float[Tensor, "B H K V"],
-    reset: Bool[Tensor, "B T"],
-) -> tuple[Float[Tensor, "B T H V"], Float[Tensor, "B H K V"]]:
-    """As `memory.kernels.chunkwise.delta_scan`; all of one type."""
-    return _scan(q, k, v, beta, log_g, state, reset)
-
-
-def _scan(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor | None, log_g: Tensor | None, state: Tensor, reset: Tensor
-) -> tuple[Tensor, Tensor]:
-    learned = (x for x in (q, k, v, beta, log_g, state) if x is not None)
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in learned)
-    o, after, _, _ = _forward(q, k, v, beta, log_g, state, reset, learns)
+    """As `memory.kernels.chunkwise.matrix_scan`; all of one type."""
+    # Whether an input needs a gradient is not known where functions are transformed.
+    o, after, _, _ = _forward(q, k, v, beta, log_g, state, reset, torch.is_grad_enabled())
     return o, after
 
 

@@ -45,8 +45,8 @@ def gru_sequence(
     candidate_bias: Float[Tensor, "D"],
 ) -> Float[Tensor, "T B D"]:
     """As `memory.gru.gru_sequence`; all of one type."""
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (gates, hidden, weight, candidate_bias))
-    states: Tensor = _forward(gates, hidden, reset, weight, candidate_bias, learns)[0]
+    # Whether an input needs a gradient is not known where functions are transformed.
+    states: Tensor = _forward(gates, hidden, reset, weight, candidate_bias, torch.is_grad_enabled())[0]
     return states[1:]
 
 

@@ -27,8 +27,8 @@ def lstm_sequence(
     weight: Float[Tensor, "G D"],
 ) -> tuple[Float[Tensor, "T B D"], Float[Tensor, "B D"]]:
     """As `memory.lstm.lstm_sequence`; all of one type."""
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (gates, hidden, cell, weight))
-    states, last_cell, _, _ = _forward(gates, hidden, cell, reset, weight, learns)
+    # Whether an input needs a gradient is not known where functions are transformed.
+    states, last_cell, _, _ = _forward(gates, hidden, cell, reset, weight, torch.is_grad_enabled())
     return states[1:], last_cell
 
 

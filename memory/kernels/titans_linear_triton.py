@@ -46,8 +46,8 @@ def learn(
 ) -> tuple[Float[Tensor, "B T H d"], Float[Tensor, "B H P"], Float[Tensor, "B H P"], Float[Tensor, "B H P"] | None, Int[Tensor, "B"]]:
     """What is recalled, then anchor, weights, momentum and phase after all steps; all of one type, P = d^2. Momentum: both or neither."""
     began, after = _clocks(phase, reset, chunk_length)
-    learned = (x for x in (q, k, v, log_keep, log_momentum, rate, first, anchor, weights, momentum) if x is not None)
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in learned)
+    # Whether an input needs a gradient is not known where functions are transformed.
+    learns = torch.is_grad_enabled()
     by_step = (None if x is None else x.transpose(1, 2) for x in (q, k, v, log_keep, log_momentum, rate))
     recalled, anchor, weights, last_momentum, _ = _forward(*by_step, first, anchor, weights, momentum, reset, began, after == 0, learns)
     return recalled, anchor, weights, None if momentum is None else last_momentum, after

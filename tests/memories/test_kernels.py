@@ -88,29 +88,21 @@ def gated(decays):
         shape, values = (min(rows, 2) if steps <= 2 else 1, steps, 2), width + 1
         q, k, v = normal(1, *shape, width), normal(2, *shape, width) / width**0.5, normal(3, *shape, values)
         log_g = None if decays is None else -normal(4, *shape, decays(width)).abs()
-        return q, k, v, log_g, normal(5, shape[0], 2, width, values), resets(24, *shape[:2])
+        return q, k, v, None, log_g, normal(5, shape[0], 2, width, values), resets(24, *shape[:2])
 
     return inputs
 
 
 def delta(decays):
     def inputs(rows, steps, width):
-        q, k, v, *others = gated(decays)(rows, steps, width)
+        q, k, v, _, *others = gated(decays)(rows, steps, width)
         return q, torch.nn.functional.normalize(k, dim=-1), v, 2 * torch.sigmoid(normal(7, *k.shape[:3])), *others
 
     return inputs
 
 
-def without_beta(q, k, v, *others):
-    return q, k, v, None, *others
-
-
-def gated_kernel(decays):
-    return Kernel(chunkwise_triton.gated_scan, chunkwise.gated_scan, gated(decays), chunkwise_triton._forward, (True,), without_beta)
-
-
-def delta_kernel(decays):
-    return Kernel(chunkwise_triton.delta_scan, chunkwise.delta_scan, delta(decays), chunkwise_triton._forward, (True,))
+def matrix_kernel(inputs):
+    return Kernel(chunkwise_triton.matrix_scan, chunkwise.matrix_scan, inputs, chunkwise_triton._forward, (True,))
 
 
 def titans(with_momentum):
@@ -158,11 +150,11 @@ KERNELS = {
     "log_sum_scan": Kernel(scan_triton.log_sum_scan, scan.log_sum_scan, log_sum, scan_triton._log_sum_scan),
     "gru": Kernel(gru_triton.gru_sequence, gru.gru_sequence, gru_inputs, gru_triton._forward, (True,)),
     "lstm": Kernel(lstm_triton.lstm_sequence, lstm.lstm_sequence, lstm_inputs, lstm_triton._forward, (True,)),
-    "gated_scan": gated_kernel(None),
-    "gated_scan, decay per head": gated_kernel(lambda width: 1),
-    "gated_scan, decay per key": gated_kernel(lambda width: width),
-    "delta_scan": delta_kernel(None),
-    "delta_scan, decay per key": delta_kernel(lambda width: width),
+    "gated_scan": matrix_kernel(gated(None)),
+    "gated_scan, decay per head": matrix_kernel(gated(lambda width: 1)),
+    "gated_scan, decay per key": matrix_kernel(gated(lambda width: width)),
+    "delta_scan": matrix_kernel(delta(None)),
+    "delta_scan, decay per key": matrix_kernel(delta(lambda width: width)),
     "titans_linear": titans_kernel(True),
     "titans_linear without momentum": titans_kernel(False),
 }
@@ -220,7 +212,8 @@ def test_a_kernel_is_its_plain_version_in_outputs_and_gradients(name, rows, step
 def test_a_kernel_says_the_same_when_nothing_is_to_be_learned(name, steps):
     kernel = KERNELS[name]
     inputs = each(lambda x: x.to(DEVICE), kernel.inputs(2, steps, 5))
-    acting = kernel.fast(*inputs)
+    with torch.no_grad():
+        acting = kernel.fast(*inputs)
     learned(inputs)
     learning = kernel.fast(*inputs)
     for found, wanted in zip(tensors(acting), tensors(learning), strict=True):
@@ -235,10 +228,22 @@ def test_a_single_step_with_nothing_to_be_learned_is_the_plain_version(name):
     # The first row starts anew.
     (reset,) = (x for x in inputs if isinstance(x, torch.Tensor) and x.dtype == torch.bool)
     reset.view(-1)[0], reset.view(-1)[1] = True, False
-    found = kernel.fast(*each(lambda x: x.to(DEVICE), inputs))
+    with torch.no_grad():
+        found = kernel.fast(*each(lambda x: x.to(DEVICE), inputs))
     wanted = kernel.plain(*each(lambda x: x.double() if x.is_floating_point() else x, inputs))
     for mine, want in zip(tensors(found), tensors(wanted), strict=True):
         torch.testing.assert_close(mine.cpu().double(), want.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_gradients_come_through_a_kernel_that_is_mapped_over(name):
+    kernel = KERNELS[name]
+    one, *others = each(lambda x: x.to(DEVICE), kernel.inputs(2, 3, 5))
+    many = torch.stack([one, one / 2]).requires_grad_()
+    mapped = torch.func.vmap(lambda one: tensors(kernel.fast(one, *others))[0])(many)
+    apart = torch.stack([tensors(kernel.fast(one, *others))[0] for one in many])
+    (found,), (wanted,) = (torch.autograd.grad(result.square().sum(), many) for result in (mapped, apart))
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("name", ["gated_scan, decay per head", "delta_scan, decay per key"])
