@@ -408,3 +408,37 @@ def test_scattered_places_are_different_and_free() -> None:
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         World(**{"walls": ROOM, **settings})
+
+
+def test_what_is_held_is_in_nobody_else() -> None:
+    world = World(ROOM, agents=2)
+    state = act(world, begin(world, (0.0, 0.5, 0), (0.0, 3.5, 12), things=((Kind.BALL, 0.0, 1.1, 0.2),)), "lift stay")
+    assert state.holder.item() == 0
+    for _ in range(12):
+        state = act(world, state, "forward stay")
+        ball = world.slots(state).position[0, -7]
+        assert ball[2] >= state.place[0, 0, 1]
+        assert torch.dist(ball[::2], state.place[0, 1]) >= 0.4 - 1e-6
+    # Face to face it is drawn back by as much as they come together: 2 radii and a gap of less than a step.
+    assert ball[2] - state.place[0, 0, 1] < 0.3
+
+
+@pytest.mark.parametrize("half", [0.22, 0.3])
+def test_an_open_crate_on_the_floor_shows_its_bottom_and_not_the_rooms(half: float) -> None:
+    world, camera = World(one_room(5.0, 5.0), crates=1), Camera(100)
+    state = act(world, begin(world, (0.0, 0.5, 0), things=((Kind.CRATE, 0.0, 1.2, half),)), "open", *["look_down"] * 3)
+    assert state.opened.all()
+    slots, eyes = world.slots(state), world.eyes(state)
+    # Rays to the floor within the crate that pass its rim within it, too.
+    middles = ((torch.arange(100) + 0.5) / 50 - 1) * camera.spread
+    up, right = torch.meshgrid(-middles, middles, indexing="ij")
+    cos, sin = eyes.pitch.cos(), eyes.pitch.sin()
+    rise, ahead = sin + up * cos, cos - up * sin
+    inside = rise < 0
+    for height in (0.0, 2 * half):
+        far = (height - world.eye) / rise
+        inside &= ((right * far).abs() < half - 0.02) & ((ahead * far + 0.5 - 1.2).abs() < half - 0.02)
+    assert inside.sum() > 50
+    crate = 1 + 2 + len(world.walls)
+    for picture in (camera.see(slots, eyes), camera.draw_plainly(slots, eyes, slots.visible[:, None])):
+        assert (picture.segmentation[0, 0][inside] == crate).all()

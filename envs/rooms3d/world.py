@@ -35,6 +35,8 @@ AHEAD = 0.64
 # The radius of the largest thing that can be lifted, and the gaps between it, who puts it down and who carries it.
 LIFTABLE, GAP = 0.3, 0.05
 LID = 0.03
+# Metres between surfaces that would else lie in one plane: a crate's bottom and the floor, an open lid and the crate's wall.
+SLIT = 0.005
 SEAT_COLOURS = (
     (0.85, 0.33, 0.31), (0.30, 0.55, 0.85), (0.95, 0.78, 0.25), (0.45, 0.72, 0.40),
     (0.65, 0.45, 0.75), (0.95, 0.58, 0.25), (0.40, 0.75, 0.75), (0.90, 0.60, 0.70),
@@ -339,11 +341,11 @@ class World:
         return state._replace(things=things._replace(position=position), holder=torch.where(lies, -1, state.holder), inside=inside)
 
     def _things_as_they_are(self, state: WorldState) -> Slots:
-        """What is held is before its holder's chest, but on its holder's side of walls."""
+        """What is held is before its holder's chest, but on its holder's side of walls and bodies; crates stand a slit above the floor."""
         things, held = state.things, _held(state, self.agents)
         # [B, P], since nobody holds two.
         radius = (_radius(things)[:, None] * held).sum(2)
-        reach = torch.minimum(self.radius + radius + 3 * GAP, self._gap_ahead(state))
+        reach = torch.minimum(self.radius + radius + 3 * GAP, self._gap_ahead(state, radius))
         centre = state.place + self._ahead(state) * reach[..., None]
         # Where it would be in walls it is moved out of them.
         corners = constant(self.walls, centre.device)
@@ -352,20 +354,27 @@ class World:
         push = out * ((radius[..., None] - gap).clamp(min=0) / gap)[..., None]
         x, z = (centre + push.clamp(min=0).amax(2) + push.clamp(max=0).amin(2)).unbind(-1)
         before = torch.stack([x, torch.full_like(x, 0.75 * self.eye), z], -1)[:, :, None] * held[..., None]
-        return things._replace(position=torch.where(held.any(1)[..., None], before.sum(1), things.position))
+        up = torch.where(self._is_crate(state), SLIT / 2, 0.0)[:, None] * constant((0.0, 1.0, 0.0), x.device)
+        return things._replace(position=torch.where(held.any(1)[..., None], before.sum(1), things.position + up), size=things.size - up)
 
-    def _gap_ahead(self, state: WorldState) -> Float[Tensor, "B P"]:
-        """Metres straight ahead of each agent's middle to just before the first wall."""
-        enters, leaves = self._crossings(state, self._ahead(state)[:, :, None])
+    def _gap_ahead(self, state: WorldState, radius: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+        """How many metres ahead of each agent what is carried can be: its middle just before a wall, all of it clear of bodies."""
+        ahead = self._ahead(state)
+        enters, leaves = self._crossings(state, ahead[:, :, None])
         meets = (enters <= leaves) & (leaves >= 0)
-        return torch.where(meets, enters, torch.inf).amin(-1)[..., 0] - 1e-3
+        walls = torch.where(meets, enters, torch.inf).amin(-1)[..., 0] - 1e-3
+        away = state.place[:, None] - state.place[:, :, None]
+        along = (away * ahead[:, :, None]).sum(-1)
+        inside = (self.radius + radius)[..., None] ** 2 - (_square(away) - along * along)
+        bodies = torch.where((inside > 0) & (along > 0), along - inside.clamp(min=0).sqrt(), torch.inf).amin(-1)
+        return torch.minimum(walls, bodies.clamp(min=0))
 
     def _lids(self, state: WorldState) -> Slots:
         """A closed lid lies on its crate; an open one stands behind it, on the side of the crate's own z axis."""
         crates = Slots(*(field[:, : self.crates] for field in state.things))
         wide, high, deep = crates.size.unbind(-1)
         opened = state.opened
-        back = torch.where(opened, deep + LID, 0.0)
+        back = torch.where(opened, deep + LID + SLIT, 0.0)
         up = high + torch.where(opened, deep, LID)
         shift = torch.stack([back * crates.yaw.sin(), up, back * crates.yaw.cos()], -1)
         size = torch.stack([wide + LID, torch.where(opened, deep + LID, LID), torch.where(opened, LID, deep + LID)], -1)
