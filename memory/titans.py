@@ -19,13 +19,15 @@ reset, and the state holds W_c. Miras' four choices, and who makes which:
                         delta_t (|e_1| + ... + |e_d|)                yaad
     retention   decay   W = A                                        titans, titans_linear, yaad
                 norm    W = A / sqrt(1 + |A|_4^4), by matrix         moneta
-                softmax W = softmax(A), row by row                   memora
+                softmax W = sqrt(C) softmax(A), row of C by row      memora
     momentum    without, S_t is the last term alone                  titans, titans_linear
 
-Memora's published form, W_t = softmax(keep log W_{t-1} - theta grad), is this one: the softmax forgets what the logarithm adds to a row.
+Memora's published form, W_t = c softmax(keep log W_{t-1} - theta grad), is this one: the softmax forgets what the logarithm adds to a row.
+Its c is 1; but then what a wide row recalls is an average in which everything drowns, and match to sample is not learned (docs/log.md).
 Departures, all so that neither the inner nor the outer descent breaks out: the 1 in Moneta's norm (without it W grows as A is forgotten),
 the smoothed sign sgn(e) = tanh(10 e), constants in the denominators of the normalisations, of which LayerNorm's is large (0.1: over a
-narrow head it would else be a sign, and the inner descent chaotic), and a largest theta of 0.02 where W = A is an mlp. The gradients of a
+narrow head it would else be a sign, and the inner descent chaotic), a largest theta of 0.02 where W = A is an mlp, and 1 - eta in the theta
+of `titans_linear` (which nothing bounds: what is seen again and again would be learned 1 / (1 - eta) times over). The gradients of a
 chunk are all taken at W_c and add up: with 16 of them and theta up to 0.1, keys that are alike make it overshoot, and as initialised two
 ways of computing 257 steps in single precision part by 0.02 (Titans) and 0.005 (Yaad). With theta up to 0.02, or chunks of 4, they part by
 1e-6. So a longer chunk wants a smaller rate: where the descent is chaotic the law holds in exact arithmetic alone. Gates are one number per
@@ -61,6 +63,8 @@ LOSSES = ("squared", "power", "huber")
 RETENTIONS = ("decay", "norm", "softmax")
 
 TAPS = 4
+# The largest sum of a linear chunk's rates: above, with one key again and again, W grows from chunk to chunk, whatever is kept or carried.
+STABLE = 1.65
 # How steep the smoothed sign is.
 STEEPNESS = 10.0
 LAYER_NORM_EPS = 0.1
@@ -81,7 +85,8 @@ class MirasState(NamedTuple):
 @dataclass(frozen=True)
 class MirasConfig:
     """width: D. chunk_length: C. network, loss, retention and momentum: as in the table above. expansion: hidden width of the mlp, in units
-    of d. rate: the largest inner learning rate; a chunk's steps add up, so longer chunks want smaller ones."""
+    of d. rate: the largest inner learning rate; a chunk's steps add up, so longer chunks want smaller ones: where the network is linear,
+    at most 1.65 / C."""
 
     width: int = 128
     layers: int = 2
@@ -108,8 +113,15 @@ class MirasConfig:
         ):
             if value not in choices:
                 raise ValueError(f"{name}.{field} is {value!r}; want one of {', '.join(map(repr, choices))}")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"{name}.rate is {self.rate}; want a number above 0 and at most 1")
+        most = min(1.0, STABLE / self.chunk_length) if self.network == "linear" else 1.0
+        if not 0 < self.rate <= most:
+            chunks = f" for linear chunks of {self.chunk_length}" if most < 1 else ""
+            raise ValueError(f"{name}.rate is {self.rate}; want a number above 0 and at most {most:.3g}{chunks}")
+
+    @property
+    def damped(self) -> bool:
+        """Whether theta is a share of 1 - eta."""
+        return self.network == "linear" and self.momentum
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [Miras(self) for _ in range(self.layers)])
@@ -272,7 +284,7 @@ class Miras(Memory):
             v,
             functional.logsigmoid(keep),
             functional.logsigmoid(momentum),
-            self.config.rate * torch.sigmoid(rate),
+            self.config.rate * torch.sigmoid(rate) * (torch.sigmoid(-momentum) if self.config.damped else 1.0),
             functional.softplus(threshold),
         )
         return inputs, recent
@@ -374,7 +386,7 @@ class Miras(Memory):
         if self.config.retention == "norm":
             return [matrix / (1 + matrix.pow(4).sum((-2, -1), keepdim=True)).sqrt() for matrix in matrices]
         if self.config.retention == "softmax":
-            return [matrix.softmax(-1) for matrix in matrices]
+            return [matrix.shape[-1] ** 0.5 * matrix.softmax(-1) for matrix in matrices]
         return matrices
 
 

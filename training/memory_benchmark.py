@@ -132,13 +132,14 @@ TASKS: dict[str, Task] = {
 }
 
 
-# Of memories whose own settings are for longer trials than these, by task. HCAM's chunks are its tasks' own in the paper, too: were its
-# window as long as the delay of what comes in one step, it would learn nothing of recalling; a dance is sixteen.
+# Of memories whose own settings are for longer trials than these, or take longer than a cell has, by task. HCAM's chunks are its tasks' own
+# in the paper, too: were its window as long as the delay of what comes in one step, it would learn nothing of recall; a dance is sixteen.
 _STEPS_APART = {"chunk_length": 8, "recalled": 2, "chunks": 64, "window": 4}
 SETTINGS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("hcam", "match_to_sample"): _STEPS_APART,
     ("hcam", "associative_recall"): _STEPS_APART,
     ("hcam", "ballet"): {"chunk_length": 16, "recalled": 2, "chunks": 12, "window": 16},
+    **{(memory, task): {"expansion": 1} for memory in ("moneta", "memora") for task in TASKS},
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from memory import titans
 from memory.titans import MemoraConfig, Miras, MirasConfig, MonetaConfig, TitansConfig, TitansLinearConfig, YaadConfig
 
 CONFIGS = [TitansConfig, TitansLinearConfig, MonetaConfig, YaadConfig, MemoraConfig]
@@ -42,7 +43,7 @@ def retained(config, weights):
     if config is MonetaConfig:
         return [matrix / (1 + (matrix**4).sum()) ** 0.5 for matrix in weights]
     if config is MemoraConfig:
-        return [matrix.exp() / matrix.exp().sum(1, keepdim=True) for matrix in weights]
+        return [matrix.shape[1] ** 0.5 * matrix.exp() / matrix.exp().sum(1, keepdim=True) for matrix in weights]
     return weights
 
 
@@ -81,7 +82,7 @@ def one_trial(memory, config, x):
             delta = functional.softplus(threshold[t, head])
             inner = torch.autograd.grad(found, anchor, slope(config, error, delta), create_graph=True)
             carried = torch.sigmoid(momentum[t, head]) if config in (TitansConfig, TitansLinearConfig) else 0.0
-            step = settings.rate * torch.sigmoid(rate[t, head])
+            step = settings.rate * torch.sigmoid(rate[t, head]) * (1 - carried if config is TitansLinearConfig else 1)
             surprise = [carried * before - step * gradient for before, gradient in zip(surprise, inner, strict=True)]
             weights = [torch.sigmoid(keep[t, head]) * matrix + moved for matrix, moved in zip(weights, surprise, strict=True)]
             recalled.append(network(config, retained(config, weights), unit(q[t, part])))
@@ -106,7 +107,7 @@ def gradients(y, sources):
 
 @each_config
 def test_each_is_its_equations_in_outputs_and_gradients(config):
-    memory = mixer(config, width=6, heads=2, chunk_length=4, rate=0.5, expansion=2)
+    memory = mixer(config, width=6, heads=2, chunk_length=4, rate=0.4, expansion=2)
     x, reset = inputs(2, 14, 6, 0.1)
     # One row with resets in the middle of chunks, one without.
     reset[0, [5, 7]], reset[1, 1:] = True, False
@@ -133,7 +134,7 @@ def test_what_a_gpu_computes_because_it_may_not_ask_changes_nothing(config, monk
 
 
 def test_chunks_are_part_of_the_function():
-    longer, shorter = (mixer(TitansLinearConfig, width=6, heads=2, chunk_length=length, rate=1.0) for length in (8, 1))
+    longer, shorter = (mixer(TitansLinearConfig, width=6, heads=2, chunk_length=length, rate=0.2) for length in (8, 1))
     x, reset = inputs(1, 16, 6)
     (y, _), (other, _) = longer(x, longer.start(1), reset), shorter(x, shorter.start(1), reset)
     torch.testing.assert_close(y[:, 0], other[:, 0], rtol=0, atol=1e-12)
@@ -155,10 +156,13 @@ def test_the_chunk_that_is_open_when_a_call_ends_is_gone_on_with():
     assert torch.equal(state.anchor[0], ended.weights[0])
 
 
-@pytest.mark.parametrize("config", [TitansConfig, TitansLinearConfig, YaadConfig])
-def test_what_recurs_surprises_less_each_time_and_what_is_new_surprises_again(config):
+# What is taken as initialised is half of the largest rate; of a linear memory's, times 1 - sigmoid(1).
+@pytest.mark.parametrize(
+    ("config", "rate", "taken"), [(TitansConfig, 0.5, 0.25), (TitansLinearConfig, 1.0, 0.13447071), (YaadConfig, 0.5, 0.25)]
+)
+def test_what_recurs_surprises_less_each_time_and_what_is_new_surprises_again(config, rate, taken):
     torch.manual_seed(4)
-    memory = Miras(config(width=16, heads=2, chunk_length=1, rate=0.5)).double()
+    memory = Miras(config(width=16, heads=2, chunk_length=1, rate=rate)).double()
     with torch.no_grad():
         memory.gates.weight.zero_()
     same, new = torch.randn(2, 1, 1, 16, dtype=torch.float64)
@@ -169,9 +173,9 @@ def test_what_recurs_surprises_less_each_time_and_what_is_new_surprises_again(co
     surprise = seen["surprise"].sum(2)[0]
     assert surprise[11] < 0.7 * surprise[3]
     assert surprise[15] > surprise[11]
-    # As initialised: sigmoid(4) is kept, half the largest rate taken.
+    # As initialised: sigmoid(4) is kept.
     torch.testing.assert_close(seen["kept"], torch.full((1, 16, 2), 0.98201379, dtype=torch.float64))
-    assert seen["rate"].eq(0.25).all()
+    torch.testing.assert_close(seen["rate"], torch.full((1, 16, 2), taken, dtype=torch.float64))
 
 
 def test_a_linear_memory_learns_a_value_in_one_step_of_rate_one():
@@ -199,8 +203,8 @@ def test_a_linear_memory_learns_a_value_in_one_step_of_rate_one():
 def test_retentions_worked_by_hand():
     weights = torch.tensor([[1.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     settings = {"width": 2, "heads": 1, "network": "linear"}
-    # |A|_4^4 = 2, so 1 / sqrt 3; exp 1 against exp 0 is 0.7310586 against 0.2689414.
-    for retention, large, small in (("decay", 1.0, 0.0), ("norm", 0.5773503, 0.0), ("softmax", 0.7310586, 0.2689414)):
+    # |A|_4^4 = 2, so 1 / sqrt 3; exp 1 against exp 0 is 0.7310586 against 0.2689414, here times the root of 2.
+    for retention, large, small in (("decay", 1.0, 0.0), ("norm", 0.5773503, 0.0), ("softmax", 1.0338730, 0.3803406)):
         (found,) = Miras(MirasConfig(**settings, retention=retention))._retained(weights)
         torch.testing.assert_close(found[0], torch.tensor([[large, small], [small, large]], dtype=torch.float64), rtol=0, atol=1e-7)
 
@@ -247,3 +251,26 @@ def test_the_family_is_four_choices():
 def test_settings_that_cannot_be_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         YaadConfig(**settings)
+
+
+def test_a_linear_memory_that_would_break_out_is_refused_by_name():
+    message = "^TitansLinearConfig.rate is 0.1; want a number above 0 and at most 0.0258 for linear chunks of 64$"
+    with pytest.raises(ValueError, match=message):
+        TitansLinearConfig(chunk_length=64)
+    assert TitansLinearConfig(chunk_length=64, rate=0.025).rate == 0.025
+
+
+@pytest.mark.parametrize("carried", [-5.0, 1.0, 3.0, 6.0])
+@pytest.mark.parametrize("chunk_length", [1, 2, 16, 50])
+def test_the_same_again_and_again_stays_bounded_in_a_linear_memory_whatever_its_gates(chunk_length, carried):
+    rate = min(1.0, titans.STABLE / chunk_length)
+    memory = mixer(TitansLinearConfig, width=6, heads=2, chunk_length=chunk_length, rate=rate)
+    with torch.no_grad():
+        # All is kept, momentum as given, the largest rate; a key of length one.
+        memory.gates.weight.zero_()
+        memory.gates.bias.copy_(torch.tensor([20.0, carried, 20.0, 0.5]).repeat_interleave(2))
+        memory.project.weight.mul_(30.0)
+        x = torch.ones(1, 3000, 6, dtype=torch.float64)
+        _, after = memory(x, memory.start(1), torch.zeros(1, 3000, dtype=torch.bool))
+    # The values are as large as 90.
+    assert after.weights.abs().max() < 200
