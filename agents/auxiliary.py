@@ -116,9 +116,8 @@ class AuxiliaryHeads(nn.Module):
         return found
 
     def total(self, found: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """The weighted sum of losses."""
-        weighted = [getattr(self.weights, name) * value for name, value in found.items()]
-        return sum(weighted[1:], start=weighted[0])
+        """The weighted sum of losses; 0 where trials are too short for any."""
+        return sum((getattr(self.weights, name) * value for name, value in found.items()), start=torch.zeros(()))
 
     def _read(self, readouts: Any, y: Tensor, observation: Observation, applies: Bool[Tensor, "B T"]) -> Tensor:
         errors = [readout(y, observation[field]) for field, readout in zip(self.fields, readouts, strict=True)]

@@ -113,6 +113,12 @@ def test_a_lag_longer_than_the_trajectory_costs_nothing() -> None:
     assert heads(head_of(CHOICES, 3), lived_of(torch.ones(1, 3, 3), [[0, 1, 1]], [[True, False, False]]))["lag"].item() == 0
 
 
+def test_a_trial_of_one_step_has_no_next_latent_to_predict() -> None:
+    heads = heads_of(Auxiliary(next_latent=1.0, next_latent_distance=1.0))
+    lived = lived_of(torch.ones(2, 1, 3), [[0], [1]], [[True], [True]])
+    assert heads.total(heads(head_of(CHOICES, 3), lived)).item() == 0
+
+
 def test_a_prediction_of_the_next_latent_is_judged_by_the_policy_that_it_gives() -> None:
     heads, head = heads_of(Auxiliary(next_latent=1.0, next_latent_distance=1.0)), head_of(CHOICES, 3)
     with torch.no_grad():

@@ -103,7 +103,14 @@ def test_rllib_learns_what_the_plain_loop_learns(reference: Snapshot) -> None:
 
 def test_rllib_learns_from_a_teacher_what_the_plain_loop_learns_and_says_nothing_of_how_far_the_policy_moved() -> None:
     experiment = experiment_with(
-        "game=match_to_sample:n=5", "scheme=self_play", "algorithm=supervised:shows=true,minibatches=2", "agent.acts=best", "trials=32"
+        "game=match_to_sample:n=5",
+        "scheme=self_play",
+        "algorithm=supervised:shows=true,minibatches=2",
+        "agent.acts=best",
+        # Of these lags one is longer than any trial: what reads it has no gradient.
+        "agent.auxiliary.lag=0.3",
+        "agent.auxiliary.lags=1,1000",
+        "trials=32",
     )
     trainer = PlainTrainer(experiment, {})
     algorithm = rllib.build(experiment)

@@ -94,4 +94,5 @@ class AgentLearner(TorchLearner):
             if not bool(norm.isfinite()):
                 raise NonFiniteLoss(f"the gradient of {module_id} is {norm.item()} in iteration {self._iteration}")
             self._figures[module_id]["gradient_norm"].append(norm)
-        return gradients_dict
+        # What had no part in the loss, a readout of a lag longer than trials say, has no gradient; RLlib would ask whether it is finite.
+        return {name: gradient for name, gradient in gradients_dict.items() if gradient is not None}
