@@ -298,13 +298,13 @@ def _literal(module: str, name: str) -> dict[str, str]:
 
 
 def _first_sentence(path: str) -> str:
-    """About an entry: its own docstring's, or its module's."""
+    """About an entry: its own docstring's, or its module's where its own begins with settings."""
     module, _, name = path.partition(":")
     tree = _tree(module)
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
             text = ast.get_docstring(node) or ""
-            if not text or (isinstance(node, ast.ClassDef) and name.endswith("Config")):
+            if not text or (name.endswith("Config") and not text[0].isupper()):
                 break
             return _sentence(text)
     return _sentence(ast.get_docstring(tree) or "")

@@ -58,7 +58,10 @@ class _Config:
 
 @dataclass(frozen=True)
 class LinearAttentionConfig(_Config):
-    """width: D. heads: H, which divides D. layers: residual blocks."""
+    """Linear attention: every step adds to a matrix per head, which is read as a mean (Katharopoulos et al. 2020).
+
+    width: D. heads: H, which divides D. layers: residual blocks.
+    """
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [LinearAttention(self.width, self.heads) for _ in range(self.layers)])
@@ -66,7 +69,10 @@ class LinearAttentionConfig(_Config):
 
 @dataclass(frozen=True)
 class GatedLinearConfig(_Config):
-    """width: D. heads: H, which divides D. layers: residual blocks."""
+    """Gated linear attention: a matrix per head that fades by key channel as the input says (Yang et al. 2023).
+
+    width: D. heads: H, which divides D. layers: residual blocks.
+    """
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [GatedLinear(self.width, self.heads) for _ in range(self.layers)])
@@ -74,7 +80,9 @@ class GatedLinearConfig(_Config):
 
 @dataclass(frozen=True)
 class DeltaRuleConfig(_Config):
-    """width: D. heads: H, which divides D. layers: residual blocks. decay: whether the whole memory also fades, by a learned gate.
+    """The delta rule: a key's value in a matrix per head is replaced and not added to (Yang et al. 2024).
+
+    width: D. heads: H, which divides D. layers: residual blocks. decay: whether the whole memory also fades, by a learned gate.
 
     taps: of the convolution over time that q, k and v come from, each channel alone; 1 for none.
     """
@@ -92,7 +100,10 @@ class DeltaRuleConfig(_Config):
 
 @dataclass(frozen=True)
 class LightNetConfig(_Config):
-    """width: D. heads: H, which divides D. layers: residual blocks."""
+    """LightNet: a matrix per head in which each key channel is a softmax over time (Qin et al. 2024).
+
+    width: D. heads: H, which divides D. layers: residual blocks.
+    """
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [LightNet(self.width, self.heads) for _ in range(self.layers)])

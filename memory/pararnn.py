@@ -80,7 +80,10 @@ class _ParaRNNConfig:
 
 @dataclass(frozen=True)
 class ParaGRUConfig(_ParaRNNConfig):
-    __doc__ = _ParaRNNConfig.__doc__
+    """ParaGRU: a diagonal GRU that learns in parallel over time by Newton's method (ParaRNN, arXiv 2510.21450).
+
+    Settings: those of `_ParaRNNConfig`.
+    """
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [ParaGRU(self) for _ in range(self.layers)])
@@ -88,7 +91,10 @@ class ParaGRUConfig(_ParaRNNConfig):
 
 @dataclass(frozen=True)
 class ParaLSTMConfig(_ParaRNNConfig):
-    __doc__ = _ParaRNNConfig.__doc__
+    """ParaLSTM: a diagonal LSTM that learns in parallel over time by Newton's method (ParaRNN, arXiv 2510.21450).
+
+    Settings: those of `_ParaRNNConfig`.
+    """
 
     def build(self, inputs: int) -> Stack:
         return Stack(inputs, self.width, [ParaLSTM(self) for _ in range(self.layers)])

@@ -129,19 +129,31 @@ class MirasConfig:
 
 @dataclass(frozen=True)
 class TitansConfig(MirasConfig):
-    __doc__ = MirasConfig.__doc__
+    """Titans: a perceptron per head learns while it acts, by gradient descent with momentum and forgetting (arXiv 2501.00663).
+
+    Settings: those of `MirasConfig`.
+    """
+
     rate: float = 0.02
 
 
 @dataclass(frozen=True)
 class TitansLinearConfig(MirasConfig):
-    __doc__ = MirasConfig.__doc__
+    """Titans with a matrix instead of the perceptron (arXiv 2501.00663).
+
+    Settings: those of `MirasConfig`.
+    """
+
     network: str = "linear"
 
 
 @dataclass(frozen=True)
 class MonetaConfig(MirasConfig):
-    __doc__ = MirasConfig.__doc__
+    """Moneta: Titans' perceptron under a cubic loss, its weights divided by their norm, without momentum (Miras, arXiv 2504.13173).
+
+    Settings: those of `MirasConfig`.
+    """
+
     loss: str = "power"
     retention: str = "norm"
     momentum: bool = False
@@ -149,7 +161,11 @@ class MonetaConfig(MirasConfig):
 
 @dataclass(frozen=True)
 class YaadConfig(MirasConfig):
-    __doc__ = MirasConfig.__doc__
+    """Yaad: Titans' perceptron under Huber's loss, which outliers move little, without momentum (Miras, arXiv 2504.13173).
+
+    Settings: those of `MirasConfig`.
+    """
+
     loss: str = "huber"
     momentum: bool = False
     rate: float = 0.02
@@ -157,7 +173,11 @@ class YaadConfig(MirasConfig):
 
 @dataclass(frozen=True)
 class MemoraConfig(MirasConfig):
-    __doc__ = MirasConfig.__doc__
+    """Memora: Titans' perceptron with weights that are a softmax, and so stay bounded, without momentum (Miras, arXiv 2504.13173).
+
+    Settings: those of `MirasConfig`.
+    """
+
     retention: str = "softmax"
     momentum: bool = False
 

@@ -33,7 +33,9 @@ from memory.stack import Layers
 
 @dataclass(frozen=True)
 class TransformerXLConfig:
-    """width: D. layers. heads: H, which divide D. window: W, the steps that a step attends to besides
+    """Transformer-XL for reinforcement learning (Dai et al. 2019; TrXL-I of Parisotto et al. 2020, section 3).
+
+    width: D. layers. heads: H, which divide D. window: W, the steps that a step attends to besides
     itself. expansion: the perceptrons' hidden width in units of D.
     """
 
@@ -60,7 +62,7 @@ class TransformerXLConfig:
 
 @dataclass(frozen=True)
 class GatedTransformerXLConfig(TransformerXLConfig):
-    """As of `TransformerXLConfig`."""
+    """Gated Transformer-XL (GTrXL of Parisotto et al. 2020, section 3). Settings: those of `TransformerXLConfig`."""
 
     def _layer(self) -> TransformerXLLayer:
         return TransformerXLLayer(self, Gate(self.width), Gate(self.width))

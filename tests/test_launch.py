@@ -34,3 +34,9 @@ def test_every_entry_of_a_list_is_a_whole_sentence(capsys: pytest.CaptureFixture
     assert "Repeated chicken with payoffs 3, 1, 4, 0 (Leibo et al. 2017).\n" in text
     assert "(Press and Dyson 2012, eq. 14).\n" in text
     assert "  coin_wanderer            Walks at random, onto coins or not.\n" in text
+
+
+def test_every_memory_has_a_sentence_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    told = [line.split(maxsplit=1)[1] for line in listed(capsys, "memories") if line.startswith("  ")]
+    assert len(told) == len(set(told)) > 20
