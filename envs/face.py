@@ -12,7 +12,7 @@ import copy
 import importlib
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from envs import GAMES
 from envs.chance import Purpose, fold
 from envs.game import Game, Role, Scene, Turn, seat_count, seats_of
+from envs.settings import checked
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
 
@@ -189,25 +190,32 @@ class SingleSeatEnv(gym.Env):
         return self._single.render(self.render_mode)
 
 
-def make_game(name: str) -> Game:
-    """A game of `GAMES` with its default settings."""
+def make_game(name: str, **settings: Any) -> Game:
+    """A game of `GAMES`. Raises TypeError for a setting that it does not have, ValueError for a name or value that cannot be."""
     if name not in GAMES:
         raise ValueError(f"no game is called {name!r}; there are {', '.join(sorted(GAMES))}")
     module, _, factory = GAMES[name].partition(":")
-    game: Game = getattr(importlib.import_module(module), factory)()
-    return game
+    return _with(getattr(importlib.import_module(module), factory)(), settings)
 
 
-def parallel_env(game: Game | str, render_mode: str | None = None) -> GameParallelEnv:
-    """A game, or one of `GAMES` by name, as a PettingZoo ParallelEnv."""
+def _with(game: Game, settings: dict[str, Any]) -> Game:
+    """The game with other settings, of which those that it has are of the types that it wants."""
+    hints = get_type_hints(type(game))
+    values = {name: checked(value, hints[name], name) if name in hints else value for name, value in settings.items()}
+    changed: Game = replace(game, **values)  # type: ignore[type-var]
+    return changed
+
+
+def parallel_env(game: Game | str, render_mode: str | None = None, **settings: Any) -> GameParallelEnv:
+    """A game, or one of `GAMES` by name, as a PettingZoo ParallelEnv: `parallel_env("donor_game", rounds=8)`. Raises as `make_game`."""
     if isinstance(game, str):
-        return GameParallelEnv(make_game(game), f"{game}_v0", render_mode)
-    return GameParallelEnv(game, f"{type(game).__name__.lower()}_v0", render_mode)
+        return GameParallelEnv(make_game(game, **settings), f"{game}_v0", render_mode)
+    return GameParallelEnv(_with(game, settings), f"{type(game).__name__.lower()}_v0", render_mode)
 
 
-def aec_env(game: Game | str, render_mode: str | None = None) -> AECEnv:
+def aec_env(game: Game | str, render_mode: str | None = None, **settings: Any) -> AECEnv:
     """The same as a PettingZoo AECEnv, in which agents act one after another."""
-    return parallel_to_aec(parallel_env(game, render_mode))
+    return parallel_to_aec(parallel_env(game, render_mode, **settings))
 
 
 @dataclass(frozen=True)
@@ -218,7 +226,7 @@ class _SingleSeat:
 
     def __call__(self, render_mode: str | None = None, **settings: Any) -> SingleSeatEnv:
         """Raises TypeError for a setting that the game does not have, ValueError for a value that it may not have."""
-        return SingleSeatEnv(replace(self.game, **settings), render_mode)  # type: ignore[type-var]
+        return SingleSeatEnv(_with(self.game, settings), render_mode)
 
 
 def register_single_seat_games(games: dict[str, str] = GAMES) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import warnings
 from typing import Any
 
@@ -248,6 +249,36 @@ def test_gymnasium_checks_every_listed_game_of_one_seat(name: str, monkeypatch: 
         seen = made.observation_space
         pixels = seen["pixels"] if isinstance(seen, gymnasium.spaces.Dict) else seen
         assert pixels.shape[:2] == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("hidden_object", {"delay": -1}, "delay is -1; want two whole numbers"),
+        ("hidden_object", {"delay": [1, 2, 3]}, "delay is (1, 2, 3); want two whole numbers"),
+        ("hidden_object", {"boxes": "4"}, "boxes is '4'; want a whole number"),
+        ("hidden_object", {"size": True}, "size is True; want a whole number"),
+        ("ballet_symbols", {"dancers": 2.5}, "dancers is 2.5; want a whole number"),
+        ("visual_match", {"apple_rewards": 1.0}, "apple_rewards is 1.0; want a list of numbers"),
+    ],
+)
+def test_settings_of_a_wrong_type_are_refused_by_name_on_every_way_in(name: str, settings: dict[str, Any], message: str) -> None:
+    for way in (parallel_env, aec_env, make_game, lambda name, **settings: gymnasium.make(id_of(name), **settings)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            way(name, **settings)
+
+
+def id_of(name: str) -> str:
+    return f"envs.face:Coterie/{name.title().replace('_', '')}-v0"
+
+
+def test_lists_and_numpys_numbers_are_settings() -> None:
+    moves = ["stay", "forward", "left", "right"]
+    made = gymnasium.make(id_of("hidden_object"), moves=moves, boxes=np.int64(3)).unwrapped
+    assert made._single.game == dataclasses.replace(make_game("hidden_object"), moves=tuple(moves), boxes=3)
+    assert len(parallel_env("donor_game", rounds=3).possible_agents) == seat_count(make_game("donor_game"))
+    with pytest.raises(TypeError, match="'dances'"):
+        make_game("ballet_symbols", dances=3)
 
 
 def test_a_game_of_two_seats_is_no_gymnasium_environment() -> None:

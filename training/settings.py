@@ -19,6 +19,7 @@ from beartype.door import is_bearable
 
 from agents.co_players import CO_PLAYERS
 from envs import GAMES
+from envs.settings import alternatives, checked, in_words, kind_of_list
 from memory import MEMORIES
 from training.schemes import SCHEMES
 
@@ -101,13 +102,15 @@ def build(kind: type, fields: Mapping[str, Any], where: str) -> Any:
     """A dataclass from checked fields. Raises BadInput, its message starting with `where`."""
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}
-    checked = {}
-    for name, value in fields.items():
+    for name in fields:
         if name not in known:
             raise BadInput(f"{where} has no setting {name!r}; {nearest(name, known)}")
-        checked[name] = _checked(value, hints[name], f"{where}.{name}")
     try:
-        return kind(**checked)
+        values = {name: checked(value, hints[name], f"{where}.{name}") for name, value in fields.items()}
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    try:
+        return kind(**values)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{where}: {error}") from error
 
@@ -240,15 +243,15 @@ def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:
     value = text if hint is str and text in _NAMED_VALUES else _parse(text)
     try:
         # A single number is one, where either will do, before it is a list of one.
-        is_single = float in _alternatives(hint) and isinstance(value, int | float)
-        wants_list = _kind_of_list(hint) and not is_single and not is_bearable(value, hint)
-        return _checked(_as_list(text, hint) if wants_list else value, hint, where)
-    except BadInput as error:
+        is_single = float in alternatives(hint) and isinstance(value, int | float)
+        wants_list = kind_of_list(hint) and not is_single and not is_bearable(value, hint)
+        return checked(_as_list(text, hint) if wants_list else value, hint, where)
+    except ValueError as error:
         told = text if isinstance(value, tuple) else repr(value)
         such = f", such as {_as_typed(now)}" if isinstance(now, tuple) and now else ""
         if dataclasses.is_dataclass(hint):
             such = f", one by one: {where}.NAME=value"
-        raise BadInput(f"{where} is {told}; want {_in_words(hint)}{such}") from error
+        raise BadInput(f"{where} is {told}; want {in_words(hint)}{such}") from error
 
 
 def _parse(text: str) -> Any:
@@ -264,73 +267,17 @@ _NAMED_VALUES = {"None": None, "none": None, "True": True, "False": False}
 
 def _as_list(text: str, hint: Any) -> Any:
     """Where a list is wanted `(5,15)`, `5,15` and `stay,forward` are one; a single value stands for a list of any length."""
-    kind, value = _kind_of_list(hint), _parse(text)
+    kind, value = kind_of_list(hint), _parse(text)
     if kind is None or isinstance(value, tuple):
         return value
     arguments = typing.get_args(kind)
-    is_free = arguments[-1] is Ellipsis and not _kind_of_list(arguments[0])
+    is_free = arguments[-1] is Ellipsis and not kind_of_list(arguments[0])
     is_bracketed = len(split_outside_brackets(text, ",")) == 1 and text[:1] + text[-1:] in ("()", "[]")
     parts = [part.strip() for part in split_outside_brackets(text[1:-1] if is_bracketed else text, ",")]
     if len(parts) == 1 and not (is_bracketed or is_free):
         return value
     each = [arguments[0]] * len(parts) if arguments[-1] is Ellipsis else arguments
     return tuple(_as_list(part, kind) for part, kind in zip(parts, each, strict=True)) if len(parts) == len(each) else value
-
-
-def _kind_of_list(hint: Any) -> Any:
-    """The tuple that a type is, or may be; None where it is none."""
-    return next((kind for kind in (hint, *typing.get_args(hint)) if typing.get_origin(kind) is tuple), None)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types that a union allows; any other type alone."""
-    return (hint,) if typing.get_origin(hint) is tuple else (hint, *typing.get_args(hint))
-
-
-def _checked(value: Any, hint: Any, where: str) -> Any:
-    """The value, if it is of the type that the field wants (a whole number will do where a real one is wanted)."""
-    arguments = typing.get_args(hint)
-    if isinstance(value, tuple) and typing.get_origin(hint) is tuple:
-        each = [arguments[0]] * len(value) if arguments[-1:] == (Ellipsis,) else list(arguments)
-        if len(each) == len(value):
-            return tuple(_checked(item, kind, where) for item, kind in zip(value, each, strict=True))
-    if isinstance(value, tuple):
-        for kind in arguments:
-            if typing.get_origin(kind) is tuple:
-                return _checked(value, kind, where)
-    alternatives = _alternatives(hint)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if is_number and float in alternatives and int not in alternatives:
-        return float(value)
-    if not is_bearable(value, hint) or (isinstance(value, bool) and bool not in alternatives):
-        raise BadInput(f"{where} is {value!r}; want {_in_words(hint)}")
-    return value
-
-
-# A type as (one of it, many of it).
-_WORDS = {
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("text", "texts"),
-    bool: ("true or false", "values that are true or false"),
-    type(None): ("none", "nones"),
-}
-_COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-
-
-def _in_words(hint: Any, many: bool = False) -> str:
-    """What a type is to a person."""
-    if hint in _WORDS:
-        return _WORDS[hint][many]
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is not tuple:
-        return " or ".join(_in_words(kind, many) for kind in arguments) or f"settings of {hint.__name__.removesuffix('Config')}"
-    if arguments[-1] is Ellipsis:
-        return f"{'lists' if many else 'a list'} of {_in_words(arguments[0], many=True)}"
-    if len(set(arguments)) == 1:
-        count = _COUNTS[len(arguments)] if len(arguments) < len(_COUNTS) else len(arguments)
-        return f"{'lists of ' if many else ''}{count} {_in_words(arguments[0], many=len(arguments) > 1)}"
-    return f"{'lists' if many else 'a list'} of {' and '.join(_in_words(kind) for kind in arguments)}"
 
 
 def _as_typed(value: Any) -> str:
