@@ -158,8 +158,8 @@ def test_words_for_people_tell_the_story() -> None:
     first, second = ("right", "wrong") if box == 0 else ("wrong", "right")
     assert texts[0] == f"step 0: the witness sees {target} of 2; the watcher is outside"
     # 0.55 aside and 1.1 ahead is 1.230; a body of 0.2 and half a box's diagonal of 0.311.
-    assert texts[3] == f"step 3: the witness may walk, {target} is 0.72 m away; the watcher sees it"
-    assert texts[6] == f"step 6: the witness came to box 1, {first}; the watcher sees it; {target}"
+    assert texts[3] == f"step 3: the witness may walk, {target} is 0.72 m away; the watcher sees the witness"
+    assert texts[6] == f"step 6: the witness came to box 1, {first}; the watcher sees the witness; {target}"
     assert texts[8] == f"step 8: both wait outside; {target}; the witness came to box 1, {first}"
     # 0.55 aside and 1.95 ahead is 2.0261, less 0.5111.
     assert texts[11] == f"step 11: the watcher may walk, {target} is 1.51 m away; the witness came to box 1, {first}, and is outside"
@@ -173,9 +173,12 @@ def test_people_are_told_when_the_witness_is_out_of_the_watchers_view() -> None:
     for step in range(BEGINS["witness"], 13):
         is_seen = bool(segments(SMALL, states[step], 1) & {WITNESSS_BODY, 18, 20})
         assert is_seen == (step < 7)
-        assert ("the watcher sees it" in said[step], "the watcher does not see it" in said[step]) == (is_seen, not is_seen), step
+        assert ("the watcher sees the witness" in said[step], "the watcher does not see the witness" in said[step]) == (
+            is_seen,
+            not is_seen,
+        ), step
     target = f"the {NAMES[int(states[0].look[0])]} in box {int(states[0].box[0]) + 1}"
-    assert said[11] == f"step 11: the witness came to no box; the watcher does not see it; {target}"
+    assert said[11] == f"step 11: the witness came to no box; the watcher does not see the witness; {target}"
 
 
 @pytest.mark.parametrize(

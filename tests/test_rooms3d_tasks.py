@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from envs.rooms3d.errands import Errands
 from envs.rooms3d.hidden_object import HiddenObject, hidden_object, hidden_object_small
 from envs.rooms3d.one_saw import OneSaw, one_saw
 from envs.rooms3d.rapid_words import RapidWords, rapid_words
@@ -16,7 +17,13 @@ from envs.rooms3d.tasks import check_row, moves_towards
 from envs.rooms3d.visual_match import VisualMatch, visual_match
 from envs.rooms3d.world import World, one_room
 
-GAMES = {"hidden_object": hidden_object(), "rapid_words": rapid_words(), "one_saw": one_saw(), "visual_match": visual_match()}
+GAMES = {
+    "hidden_object": hidden_object(),
+    "rapid_words": rapid_words(),
+    "one_saw": one_saw(),
+    "visual_match": visual_match(),
+    "errands": Errands(agents=1),
+}
 every_game: Any = pytest.mark.parametrize("game", GAMES.values(), ids=GAMES.keys())
 WALKS, TURNS = ("stay", "forward", "left", "right"), ("stay", "forward", "turn_left", "turn_right")
 

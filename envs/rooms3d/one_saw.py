@@ -288,7 +288,7 @@ class OneSaw:
         # Of all slots the last six are both bodies, both heads, both noses; segments count slots from 1.
         parts = torch.tensor([last - 5, last - 3, last - 1])
         sees = torch.isin(self.world.look(world, self.camera).segmentation[0, 1], parts).any()
-        return "the watcher sees it" if sees else "the watcher does not see it"
+        return "the watcher sees the witness" if sees else "the watcher does not see the witness"
 
 
 def one_saw() -> OneSaw:

@@ -197,13 +197,16 @@ def _turning(world: World, moves: tuple[str, ...], ahead: Float[Tensor, "B P"], 
 def scene(world: World, state: WorldState, index: int, spots: Sequence[Spot], when: str, words: str) -> Scene:
     """What every agent sees, as boxes, one for every run of a colour in a row; the rooms from above with the spots; what happens."""
     state = one_game(state, index)
-    views, side = world.look(state, Camera(VIEW)).pixels[0].numpy(), 0.6 / world.agents
-    marks = []
-    for seat, view in enumerate(views):
-        marks += _picture(view, 0.02 + seat * (side + 0.02), 0.05, side)
+    columns = 1 if world.agents == 1 else 2 if world.agents <= 4 else 3
+    side, marks = 0.6 / columns, []
+    for seat, view in enumerate(world.look(state, Camera(VIEW)).pixels[0].numpy()):
+        down, across = divmod(seat, columns)
+        marks += _picture(view, 0.02 + across * (side + 0.02), 0.05 + down * (side + 0.02), side)
     marks += _plan(world, state, spots)
-    lines = [when, *textwrap.wrap(words, 44)[:4]]
-    marks += [Mark("text", 0.5, 0.72 + 0.055 * number, 0.042, INK, line) for number, line in enumerate(lines)]
+    # Large letters if all fits in four lines.
+    size, width, most = (0.042, 44, 4) if len(textwrap.wrap(words, 44)) <= 4 else (0.026, 76, 9)
+    lines = [when, *textwrap.wrap(words, width)[:most]]
+    marks += [Mark("text", 0.5, 0.72 + 1.3 * size * number, size, INK, line) for number, line in enumerate(lines)]
     return Scene(f"{when}: {words}", tuple(marks))
 
 
