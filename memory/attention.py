@@ -99,7 +99,7 @@ class WindowAttention(Memory):
 
     def _unused(self, clock: Int[Tensor, "B"], steps: int) -> int:
         """How many of the W steps before no row has lived: in one block of queries they can be left out. On a GPU asking would stall."""
-        if clock.device.type != "cpu" or self._cut(steps)[1] > 1:
+        if clock.device.type != "cpu" or len(clock) == 0 or self._cut(steps)[1] > 1:
             return 0
         return max(0, self.window - int(clock.max()))
 

@@ -139,7 +139,7 @@ class _ParaRNN(Memory):
     def inspect(self, x: Float[Tensor, "B T D"], state: ParaRNNState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """residual [B, T]: how far the largest unit is from obeying the recurrence, and the gate that decides what is kept [B, T, D]."""
         gates = self._gates(x, state)
-        first = state.units.masked_fill(reset[:, :1, None], 0.0)
+        first = state.units.masked_fill(reset[:, :1, None], 0.0) if x.shape[1] else state.units
         units = self._solve(gates, first, reset)
         before = _shift(units, first, reset)
         return {"residual": (self.step(gates, before) - units).abs().amax((2, 3)), "kept": self.kept(gates, before)}
@@ -181,7 +181,7 @@ class _ParaRNN(Memory):
     @torch.no_grad()
     def _solve(self, gates: Tensor, first: Tensor, reset: Tensor) -> Float[Tensor, "B T N D"]:
         """All states, by Newton's method from f(0, x_t)."""
-        if is_work_enough(first):
+        if 0 in reset.shape or is_work_enough(first):
             return self._loop(gates, first, reset)
         asks = _may_ask(gates)
         rounding = torch.finfo(gates.dtype).eps
@@ -295,7 +295,7 @@ def _may_ask(numbers: Tensor) -> bool:
 
 def _shift(units: Float[Tensor, "B T N D"], first: Float[Tensor, "B N D"], reset: Bool[Tensor, "B T"]) -> Float[Tensor, "B T N D"]:
     """What each step starts from: `first`, then the step before; zero at a reset."""
-    return torch.cat([first[:, None], units[:, :-1]], 1).masked_fill(reset[:, :, None, None], 0.0)
+    return torch.cat([first[:, None], units], 1)[:, :-1].masked_fill(reset[:, :, None, None], 0.0)
 
 
 def _forgetting(jacobian: Float[Tensor, "B T N N D"], reset: Bool[Tensor, "B T"]) -> Float[Tensor, "B T N N D"]:

@@ -255,9 +255,9 @@ class Miras(Memory):
     def inspect(self, x: Float[Tensor, "B T D"], state: MirasState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """surprise [B, T, H]: the length of the inner loss's gradient. kept [B, T, H]: 1 - alpha. rate [B, T, H]: theta."""
         inputs, _ = self._inputs(x, state, reset)
-        _, gradients, _ = self._learn(inputs, self._first(), state, reset)
+        gradients = self._learn(inputs, self._first(), state, reset)[1] if x.shape[1] else []
         squares = [torch.stack([outer.squares() for outer in window]).sum(0) for window in gradients]
-        seen = {"surprise": torch.cat(squares, 2).sqrt(), "kept": inputs.log_keep.exp(), "rate": inputs.rate}
+        seen = {"surprise": torch.cat(squares or [inputs.rate], 2).sqrt(), "kept": inputs.log_keep.exp(), "rate": inputs.rate}
         return {name: value.transpose(1, 2) for name, value in seen.items()}
 
     def _first(self) -> Float[Tensor, "H P"]:
@@ -361,7 +361,7 @@ class Miras(Memory):
         raw = active @ matrices[1].mT
         normal = functional.layer_norm(raw, raw.shape[-1:], eps=LAYER_NORM_EPS)
         slope = self._slope(k + normal - inputs.v, inputs.threshold)
-        scale = (raw.var(-1, correction=0, keepdim=True) + LAYER_NORM_EPS).rsqrt()
+        scale = ((raw - raw.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + LAYER_NORM_EPS).rsqrt()
         to_raw = scale * (slope - slope.mean(-1, keepdim=True) - normal * (slope * normal).mean(-1, keepdim=True))
         density = torch.exp(-0.5 * hidden.square()) * (2 * torch.pi) ** -0.5
         gelu_slope = 0.5 * (1 + torch.erf(hidden * 0.5**0.5)) + hidden * density

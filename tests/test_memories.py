@@ -250,6 +250,17 @@ def test_rows_of_a_batch_are_strangers(name):
 
 
 @each_memory
+@pytest.mark.parametrize(("rows", "steps"), [(0, 1), (0, 5), (2, 0)])
+def test_nobody_and_no_steps_remember_and_show_nothing(name, rows, steps):
+    memory = build(name)
+    x, reset = torch.zeros(rows, steps, INPUTS, dtype=torch.float64), torch.zeros(rows, steps, dtype=torch.bool)
+    y, after = memory(x, memory.start(rows), reset)
+    assert y.shape == (rows, steps, memory.outputs)
+    assert all(len(leaf) == rows for leaf in named_leaves(after).values())
+    assert all(seen.shape[:2] == (rows, steps) for seen in memory.inspect(x, memory.start(rows), reset).values())
+
+
+@each_memory
 def test_no_steps_give_no_outputs_and_leave_the_state(name):
     memory = build(name)
     state = used_state(memory, 11, 3)
