@@ -9,7 +9,8 @@
                                                                               Yang et al. 2024, Parallelizing the Delta Rule (a_t = 1);
                       a_t = exp(-A softplus(W x_t + b)) where `decay` is set  Yang, Kautz and Hatamizadeh 2024, equation 10
     lightnet          z_t = log(exp z_{t-1} + exp k_t),  S_t = diag(exp(z_{t-1} - z_t)) S_{t-1} + exp(k_t - z_t) v_t^T,
-                      so that each key channel is a softmax over time; q is silu(W x)      Qin et al. 2024, LightNet
+                      so that each key channel is a softmax over time; q is silu(W x)      Qin et al. 2024, LightNet (its position codes
+                      are for several dimensions and are left out)
 
 with o_t = S_t^T q_t where nothing else is said, H heads of width d = D / H for keys and values alike, and y_t = W_o o_t; all but the first
 have y_t = W_o (RMSNorm(o_t) * swish(gate)) with the norm over all heads at once. S is [keys, values], the transpose of some papers'.

@@ -18,15 +18,17 @@ ParaLSTM, whose input gate is 1 - f and whose gates look at the cell s:
 Acting is a step of these. Learning takes all states of a trial as the unknowns of h_t = f(h_{t-1}, x_t) and solves by Newton's method: with
 the residual r_t = f(h_{t-1}, x_t) - h_t and the Jacobian J_t (diagonal, or 2 x 2 blocks of diagonals), the correction is
 d_t = J_t d_{t-1} + r_t, a linear scan. Gradients are one such scan backwards, whichever way the states were found. Newton's method
-diverges when recurrent weights are large, hence their bound; what has not converged is played step by step (see `guard` for what that
-costs on a GPU). Where one step of all rows is work enough for a CPU, all is: in order every number is read once and not once per iteration.
-B is block-diagonal. State per row: D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
+diverges when recurrent weights are large, hence their bound; what has not converged is played step by step, which is said once (see `guard`
+for what it costs on a GPU). Where one step of all rows is work enough for a CPU, all is: in order every number is read once and not once
+per iteration. B is block-diagonal. State per row: D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
 """
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -202,6 +204,8 @@ class _ParaRNN(Memory):
         converged = residual.abs().amax((1, 2, 3), keepdim=True) <= 64 * rounding
         if bool(converged.all()):
             return units
+        if bool(residual.isfinite().all()):
+            _say_that_it_diverged(type(self).__name__, self.config.bound, self.config.iterations)
         return units.where(converged, self._loop(gates, first, reset))
 
     def _loop(self, gates: Tensor, first: Tensor, reset: Tensor) -> Float[Tensor, "B T N D"]:
@@ -291,6 +295,13 @@ class _ThroughTime(torch.autograd.Function):
 def _may_ask(numbers: Tensor) -> bool:
     """Asking what is in a tensor stalls a GPU's queue: too dear after every iteration."""
     return numbers.device.type == "cpu"
+
+
+@cache
+def _say_that_it_diverged(name: str, bound: float, iterations: int) -> None:
+    within = f"with a bound of {bound:g} within {iterations} iterations"
+    text = f"{name}: Newton's method has not converged {within} in some trials; they are played step by step, which is slower"
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _shift(units: Float[Tensor, "B T N D"], first: Float[Tensor, "B N D"], reset: Bool[Tensor, "B T"]) -> Float[Tensor, "B T N D"]:
