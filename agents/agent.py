@@ -140,7 +140,7 @@ class Agent(nn.Module):
         if self.action_encoder is not None:
             x = x + self.action_encoder(action) * known
         if self.reward_encoder is not None:
-            x = x + self.reward_encoder(reward[..., None]) * known
+            x = x + self.reward_encoder(reward[..., None].to(x.dtype)) * known
         return x
 
     @property

@@ -260,6 +260,7 @@ def test_a_linear_memory_that_would_break_out_is_refused_by_name():
     assert TitansLinearConfig(chunk_length=64, rate=0.025).rate == 0.025
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("carried", [-5.0, 1.0, 3.0, 6.0])
 @pytest.mark.parametrize("chunk_length", [1, 2, 16, 50])
 def test_the_same_again_and_again_stays_bounded_in_a_linear_memory_whatever_its_gates(chunk_length, carried):
