@@ -152,7 +152,7 @@ def test_what_is_told_names_where_the_wanted_is() -> None:
     assert "in crate 1, open" in game.describe(state, 0).text
     state = state._replace(world=state.world._replace(holder=torch.tensor([[-1, 0, 0]])), done=torch.tensor([[1, 0]]))
     scene = game.describe(state, 0)
-    assert f"fetcher 0 has done its 1 errands; fetcher 1 wants the {second}, which fetcher 0 holds" in scene.text
+    assert f"fetcher 0 has done all its errands; fetcher 1 wants the {second}, which fetcher 0 holds" in scene.text
     assert np.unique(draw(scene)).size > 10
 
 

@@ -27,7 +27,7 @@ from envs.chance import Purpose, integers, permutation
 from envs.game import Observation, Role, Scene, Turn
 from envs.rooms3d.camera import Camera
 from envs.rooms3d.primitives import Kind, Slots, constant
-from envs.rooms3d.tasks import APART, BROWN, DOWN, KINDS, NAMES, PAINTS, TARGET, Spot, picture_fields, picture_spaces, scene
+from envs.rooms3d.tasks import APART, BROWN, DOWN, KINDS, NAMES, PAINTS, TARGET, Spot, check_stride, picture_fields, picture_spaces, scene
 from envs.rooms3d.world import ACTIONS, LID, SEAT_COLOURS, World, WorldState, one_room
 
 # Half the width and height of a crate, its colour; half an object's height, which with its corners fits in.
@@ -84,8 +84,7 @@ class Errands:
             raise ValueError(f"limit is {self.limit}; want from 1 to 100,000 steps")
         if not 2.2 <= self.room <= 50.0:
             raise ValueError(f"room is {self.room}; want from 2.2 to 50 metres")
-        if not 0.05 <= self.stride <= 0.4:
-            raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
+        check_stride(self.stride)
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
         places = len(world.spots(APART))
@@ -180,7 +179,7 @@ class Errands:
         for seat, number in enumerate(asked):
             name, who = NAMES[int(state.objects[index, number])], f"fetcher {seat}"
             if done[seat] == self.errands:
-                told.append(f"{who} has done its {self.errands} errands")
+                told.append(f"{who} has done all its errands")
             else:
                 told.append(f"{who} wants the {name}, {self._whereabouts(world, index, number)} ({done[seat]} of {self.errands} done)")
         places = world.things.position[index, :, ::2].tolist()

@@ -40,6 +40,7 @@ from envs.rooms3d.tasks import (
     check_limit,
     check_moves,
     check_row,
+    check_stride,
     check_ways,
     picture_fields,
     picture_spaces,
@@ -109,8 +110,7 @@ class HiddenObject:
             raise ValueError(f"limit is {self.limit}; want from 1 to 100,000 steps")
         check_moves(self.moves)
         check_ways(self.moves, "boxes")
-        if not 0.05 <= self.stride <= 0.4:
-            raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
+        check_stride(self.stride)
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
         check_limit("limit", self.limit, world, self.moves, START, self._box_places(), ROUND)

@@ -44,6 +44,7 @@ from envs.rooms3d.tasks import (
     check_limit,
     check_moves,
     check_row,
+    check_stride,
     one_game,
     picture_fields,
     picture_spaces,
@@ -123,8 +124,7 @@ class OneSaw:
             if not abs(getattr(self, name)) <= 1000:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a reward from -1000 to 1000")
         check_moves(self.moves, WALKS)
-        if not 0.05 <= self.stride <= 0.4:
-            raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
+        check_stride(self.stride)
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
         check_limit("limit", self.limit, world, self.moves, BACK, self._box_places(), ROUND, "of the watcher to the farthest box")

@@ -47,6 +47,7 @@ from envs.rooms3d.tasks import (
     check_limit,
     check_moves,
     check_row,
+    check_stride,
     picture_fields,
     picture_spaces,
     row,
@@ -132,8 +133,7 @@ class RapidWords:
         if not 1 <= self.limit <= 10_000:
             raise ValueError(f"limit is {self.limit}; want from 1 to 10,000 steps")
         check_moves(self.moves, WALKS)
-        if not 0.05 <= self.stride <= 0.4:
-            raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
+        check_stride(self.stride)
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
         check_limit("limit", self.limit, world, self.moves, START, row(self.objects, self.room, OBJECT), OBJECT, "to the farthest object")

@@ -68,6 +68,11 @@ def check_moves(moves: tuple[str, ...], needed: tuple[str, ...] = ("stay",)) -> 
         raise ValueError(f"moves is {moves}; want {', '.join(needed)} first, then different ones of {others}")
 
 
+def check_stride(stride: float) -> None:
+    if not 0.05 <= stride <= 0.4:
+        raise ValueError(f"stride is {stride}; want from 0.05 to 0.4 metres")
+
+
 def check_ways(moves: tuple[str, ...], targets: str) -> None:
     """Raises ValueError unless moves lead ahead and to both sides."""
     if "forward" not in moves or not ({"left", "right"} <= set(moves) or {"turn_left", "turn_right"} <= set(moves)):

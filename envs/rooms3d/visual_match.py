@@ -45,6 +45,7 @@ from envs.rooms3d.tasks import (
     check_limit,
     check_moves,
     check_row,
+    check_stride,
     picture_fields,
     picture_spaces,
     row,
@@ -125,8 +126,7 @@ class VisualMatch:
         if not abs(self.match_reward) <= 1000:
             raise ValueError(f"match_reward is {self.match_reward}; want a reward from -1000 to 1000")
         check_moves(self.moves, WALKS)
-        if not 0.05 <= self.stride <= 0.4:
-            raise ValueError(f"stride is {self.stride}; want from 0.05 to 0.4 metres")
+        check_stride(self.stride)
         # Raises what is wrong with their settings.
         world, _ = self.world, self.camera
         cubes = row(self.choices, self.room, CUBE)
