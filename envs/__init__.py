@@ -44,6 +44,7 @@ GAMES: dict[str, str] = {
     "rapid_words": "envs.rooms3d.rapid_words:rapid_words",
     "rapid_words_small": "envs.rooms3d.rapid_words:rapid_words_small",
     "one_saw": "envs.rooms3d.one_saw:one_saw",
+    "one_saw_small": "envs.rooms3d.one_saw:one_saw_small",
     "errands": "envs.rooms3d.errands:errands",
     "visual_match": "envs.rooms3d.visual_match:visual_match",
     "visual_match_active": "envs.rooms3d.visual_match:visual_match_active",

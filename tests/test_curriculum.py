@@ -172,9 +172,10 @@ def test_a_checkpoint_keeps_the_stage_and_the_best_is_of_the_highest(tmp_path: P
     trainer = PlainTrainer(experiment_of(), {})
     snapshot = snapshot_of(trainer)
     run = Run.create(trainer.experiment, tmp_path)
-    better = [run.save_checkpoint(snapshot._replace(stage=stage), score) for stage, score in ((2, 0.9), (3, 0.5), (3, 0.4), (3, 0.6))]
+    earned = ((2, 0.9), (3, 0.5), (3, 0.4), (3, 0.6))
+    better = [run.save_checkpoint(snapshot._replace(stage=stage + 1, played=stage), score) for stage, score in earned]
     assert better == [True, True, False, True]
-    assert run.load_checkpoint().stage == 3
+    assert (run.load_checkpoint().stage, run.load_checkpoint().played) == (4, 3)
     assert Run.open(run.directory).experiment == trainer.experiment
 
 

@@ -244,6 +244,38 @@ def test_every_memory_is_read_as_one_row_of_numbers_per_trial(name: str) -> None
     )
 
 
+def test_what_is_read_is_the_trial_that_is_played_and_not_the_next_one() -> None:
+    game, tables = IteratedDilemma(rounds=30, continuation=0.8), ("me", "random_table")
+    played = play(game, 1, tables, (0,), {"me": made_agent(), "random_table": co_player("random_table")}, torch.arange(64), (1, 5, 20))
+    lengths = (~np.isnan(figures_of(game, played)["reward"])).sum(1)
+    for time, mind in played.mind.items():
+        assert np.isfinite(mind).all(1).tolist() == np.isfinite(mind).any(1).tolist() == (lengths > time).tolist(), time
+
+
+def test_reading_stops_where_too_few_trials_go_on(tmp_path: Path) -> None:
+    run = made_run(tmp_path, override(small_experiment(), "game.continuation=0.8"))
+    row = evaluate([run], "ipd_tables", trials=64, record=0).results["inference"][0]
+    assert row["trials_left"] == sorted(row["trials_left"], reverse=True)
+    assert row["trials_left"][-1] >= 10
+    assert len(row["rounds"]) == len(row["accuracy"]) == len(row["control"]) == len(row["trials_left"])
+    assert all(len(read) == len(row["rounds"]) for read in row["tables"].values())
+
+
+def test_the_control_knows_what_the_memory_can_know(own: list[Run]) -> None:
+    """Before the first step nothing is known of anybody, after the second the first one's outcome."""
+    row = evaluate(enter([own[0]]), "ipd_classics", trials=12, record=0).results["inference"][0]
+    assert row["rounds"][:2] == [1, 2]
+    assert row["control"][0] == pytest.approx(row["chance"])
+    assert row["control"][1] > row["control"][0]
+
+
+def test_an_episodes_first_move_answers_nothing() -> None:
+    game = IteratedDilemma(rounds=3)
+    people = {"tit_for_tat": co_player("tit_for_tat"), "random": co_player("random")}
+    played = play(game, 20, ("tit_for_tat", "random"), (0,), people, torch.arange(32))
+    assert np.nanmin(figures_of(game, played)["reciprocity"]) == pytest.approx(1.0)
+
+
 def made_agent():
     return small_experiment().build_learners()["learner_0"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.rooms3d.one_saw import OneSaw, OneSawState, one_saw
+from envs.rooms3d.one_saw import LINGER, OneSaw, OneSawState, one_saw, one_saw_small
 from envs.rooms3d.tasks import NAMES
 
 SMALL = OneSaw(boxes=2, names=4, show=2, limit=8, linger=2, delay=(3, 3), room=3.0, size=16)
@@ -76,6 +76,21 @@ def test_the_watchers_pictures_differ_by_where_the_witness_went() -> None:
         for step in range(BEGINS["watcher"])
     ]
     assert differ == [False] * 4 + [True] * 4 + [False] * 3
+
+
+def test_in_the_small_hall_too_the_witness_is_seen_at_its_box() -> None:
+    """Of both boxes, in 16 x 16 pixels."""
+    game = one_saw_small()
+    assert (game.size, game.max_steps) == (16, 29)
+    state, seen = game.start(torch.arange(8)), torch.zeros(8, dtype=torch.bool)
+    body = torch.tensor([192, 68, 65])
+    for _ in range(game.max_steps):
+        lingers = state.phase == LINGER
+        red = (game.observe(state)["watcher"]["pixels"][:, 0].int() - body).abs().sum(-1) < 60
+        seen |= lingers & red.flatten(1).any(1)
+        state, _ = game.step(state, {name: answer.action for name, answer in game.answers(state).items()})
+    assert sorted(set(state.box.tolist())) == [0, 1]
+    assert seen.all()
 
 
 def test_each_walks_in_its_turn_alone() -> None:

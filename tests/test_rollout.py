@@ -558,6 +558,20 @@ def test_figures_of_several_runners_are_weighed_by_their_steps():
     assert means(merge(tallies)) == {"reward": 1.0, "only_here": 1.0}
 
 
+def test_figures_are_of_first_trials_so_that_short_ones_do_not_count_for_more():
+    """Cooperators in games of random length: the mean length of first trials is twice what a round earns both."""
+    game = IteratedDilemma(rounds=40, continuation=0.9)
+    occupants = {"me": Script("C" * 40), "you": Script("C" * 40)}
+    rollout, _, log, _ = play(game, one_table(("me", "you"), 64), occupants, seeds(64), 40, watched=["me"])
+    lengths = [int(log.ended[:, row].nonzero()[0]) + 1 for row in range(64)]
+    assert min(lengths) < 5
+    assert int(log.trial.max()) > 2
+    figures = tally(rollout, log)
+    each = log.rewards["player"][0, 0, 0].item()
+    assert figures["return/player"] == pytest.approx((each * sum(lengths), 64))
+    assert figures["cooperation/me/vs_all"] == (sum(lengths), sum(lengths))
+
+
 def test_a_trial_that_has_not_ended_does_not_count_in_the_return():
     # The finished trial earned 0 and 3; the first step of the next, -1 and 2, is left out.
     rollout, _, log, _ = play(IteratedDilemma(rounds=3), one_table(("me", "you"), 1), scripts(), seeds(1), 4)

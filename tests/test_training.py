@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from safetensors import safe_open
 
 from tests.games import Breaks
 from training.experiment import Experiment
@@ -23,7 +25,7 @@ from training.population import co_player
 from training.rllib import algorithm as rllib
 from training.run import Run, Snapshot
 from training.settings import BadInput, override
-from training.train import Failed, summary, train
+from training.train import Failed, Stopped, summary, train
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -186,6 +188,70 @@ def test_a_wrong_measure_of_a_curriculum_stops_the_run_in_one_line(tmp_path: Pat
     monkeypatch.setattr(rllib, "stop_ray", lambda: None)
     with pytest.raises(BadInput, match=r"curriculum.measures has 'right'; what is measured in this game is correct"):
         train(Run.create(rising_with("curriculum.measures=right"), tmp_path))
+
+
+class Pretend:
+    """Earns what it is told to, iteration after iteration, at the stages it is told; a person stops it after `stops` iterations."""
+
+    def __init__(self, experiment: Experiment, rewards: list[float], stages: list[int], stops: int = 1000) -> None:
+        self.rewards, self.stages, self.stops = rewards, stages, stops
+        self.completed, self.report = 0, dict[str, float]()
+        self._weights = {name: dict(agent.state_dict()) for name, agent in experiment.build_learners().items()}
+
+    @property
+    def stage(self) -> int:
+        return self.stages[min(self.completed, len(self.stages) - 1)]
+
+    def train(self) -> None:
+        if self.completed == self.stops:
+            raise KeyboardInterrupt
+        self.report = {"reward/learner_0/vs_learner": self.rewards[self.completed], "speed/overall": 1.0}
+        self.completed += 1
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.completed, self._weights, {}, self.stage)
+
+    def restore_snapshot(self, snapshot: Snapshot) -> None:
+        self.completed = snapshot.iteration
+
+    def stop(self) -> None: ...
+
+
+def best_of(run: Run) -> tuple[int, float]:
+    """Iteration and score of the best checkpoint."""
+    with safe_open(run.directory / "checkpoints" / "best.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["coterie"])
+    return about["iteration"], about["score"]
+
+
+@pytest.mark.parametrize("stops", [1, 2, 3, 5, 1000])
+def test_the_best_checkpoint_is_the_same_whether_or_not_the_run_was_stopped(
+    stops: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means of two iterations each: -6, -3, -5."""
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    experiment = experiment_with("iterations=6", "checkpoint_every=2")
+    rewards = [-11.0, -1.0, -2.0, -4.0, -1.0, -9.0]
+    run = Run.create(experiment, tmp_path)
+    monkeypatch.setattr(rllib, "build", lambda given: Pretend(given, rewards, [0] * 6, stops))
+    if stops < 6:
+        with pytest.raises(Stopped):
+            train(run)
+        assert (run.directory / "checkpoints" / "best.safetensors").exists() == (stops > 1)
+        monkeypatch.setattr(rllib, "build", lambda given: Pretend(given, rewards, [0] * 6))
+        train(run, run.load_checkpoint())
+    else:
+        train(run)
+    assert best_of(run) == (4, -3.0)
+
+
+def test_the_best_checkpoint_is_of_the_highest_stage_that_was_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an easier stage paid counts neither for the stage that comes next nor in a mean with what that one pays."""
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    run = Run.create(experiment_with("iterations=8", "checkpoint_every=2"), tmp_path)
+    monkeypatch.setattr(rllib, "build", lambda given: Pretend(given, [9.0, 9.0, 9.0, 1.0, 2.0, 3.0, 1.0, 1.0], [2, 2, 2, 3, 3, 3, 3, 3, 3]))
+    train(run)
+    assert best_of(run) == (6, 2.5)
 
 
 @pytest.mark.long

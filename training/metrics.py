@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from training.rollout import Rollout, Step
@@ -28,22 +29,25 @@ Tally = dict[str, tuple[float, float]]
 
 
 def tally(rollout: Rollout, log: Step) -> Tally:
-    """Sums over a rollout's games for everything above that play decides."""
+    """Sums over a rollout's games for everything above that play decides: of each row's first trial alone. What fits behind it before the
+    time is out are short ones, and whatever has to do with a trial's length would be out by that.
+    """
     sums: Tally = {}
     seating = rollout.seating
     kind_of_game = seating.kind.to(rollout.device)
-    # Only what belongs to a trial that was played to its end: the last one of a row may have been cut off.
-    whole = log.trial < log.ended.sum(0)
-    trials = float(log.ended.sum())
+    first = log.trial == 0
+    # One that the rollout did not see to its end has no return.
+    finished = (first & log.ended).any(0)
     for role in rollout.game.roles:
-        earned = log.rewards[role.name].sum(-1).masked_fill(~whole, 0.0)
-        sums[f"return/{role.name}"] = (float(earned.sum()) / role.seats, trials)
+        earned = log.rewards[role.name].sum(-1).masked_fill(~(first & finished), 0.0)
+        sums[f"return/{role.name}"] = (float(earned.sum()) / role.seats, float(finished.sum()))
     for group, watched in zip(rollout.groups, rollout.watched, strict=True):
         if not watched:
             continue
         figures = {"reward": log.rewards[group.role.name].flatten(1, 2)[:, group.rows]}
         for name, measure in log.measures.items():
             figures[name] = measure[:, group.games] if measure.ndim == 2 else measure[:, group.games, group.seats]
+        figures = {name: figure.masked_fill(~first[:, group.games], torch.nan) for name, figure in figures.items()}
         kinds = kind_of_game[group.games]
         for number, kind in enumerate(seating.kinds):
             rows = kinds == number

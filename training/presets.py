@@ -24,6 +24,7 @@ from envs.iterated_dilemma import prisoners_dilemma
 from envs.public_goods import PublicGoods
 from envs.referential import Referential
 from envs.rooms3d.hidden_object import hidden_object_small
+from envs.rooms3d.one_saw import one_saw_small
 from envs.rooms3d.rapid_words import rapid_words_small
 from memory.gru import GRUConfig
 from memory.linear_attention import DeltaRuleConfig
@@ -48,6 +49,7 @@ PRESETS: dict[str, str] = {
     "hidden_markov_quick": "training.presets:hidden_markov_quick",
     "sorting_quick": "training.presets:sorting_quick",
     "hidden_object_quick": "training.presets:hidden_object_quick",
+    "one_saw_quick": "training.presets:one_saw_quick",
     "rapid_words_quick": "training.presets:rapid_words_quick",
     "ballet_symbols_quick": "training.presets:ballet_symbols_quick",
 }
@@ -405,6 +407,16 @@ def hidden_object_quick() -> Experiment:
         iterations=400,
         suite="alone",
     )
+
+
+def one_saw_quick() -> Experiment:
+    """One saw, one did not, from pixels and rewards alone: a watcher comes to read a witness's walk and to remember it, in minutes.
+
+    Two learners (a GRU of 64 each). The witness sees in which of two boxes something is hidden and walks to one, while the watcher looks on
+    from the back of the hall; both wait, and the watcher walks. Promise, on luck that no run trains on: the watcher goes to the right box in
+    more than 0.9 of trials, where chance gives 0.5.
+    """
+    return replace(hidden_object_quick(), preset="one_saw_quick", game=one_saw_small(), iterations=250, suite="together")
 
 
 def ballet_symbols_quick() -> Experiment:

@@ -37,13 +37,16 @@ class Snapshot(NamedTuple):
     """All that the rest of a run depends on, besides its settings.
 
     iteration: how many are completed. weights: {learner: {name: tensor}}. optimisers: {learner: {parameter's number: {name: tensor}}}.
-    stage: of the curriculum, in the next iteration; None where there is none.
+    stage: of the curriculum, in the next iteration; None where there is none. played: the stage of the last iteration. scores: of the
+    iterations at that stage since the last checkpoint that was due.
     """
 
     iteration: int
     weights: dict[str, dict[str, Tensor]]
     optimisers: dict[str, dict[int, dict[str, Tensor]]]
     stage: int | None = None
+    played: int | None = None
+    scores: tuple[float, ...] = ()
 
 
 class Run:
@@ -119,14 +122,18 @@ class Run:
             raise BadInput(f"{file} is damaged: it does not hold results")
         return data
 
-    def save_checkpoint(self, snapshot: Snapshot, score: float) -> bool:
-        """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was."""
+    def save_checkpoint(self, snapshot: Snapshot, score: float | None = None) -> bool:
+        """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was.
+
+        score: reached at the stage that was played. Without one it is not compared: a run that was stopped and goes on has the same best
+        checkpoint as one that was not.
+        """
         folder = self.directory / "checkpoints"
         folder.mkdir(exist_ok=True)
         data = _checkpoint_bytes(snapshot, score, self.experiment.agent)
         write_atomically(folder / f"{snapshot.iteration:08d}.safetensors", data)
         best = folder / "best.safetensors"
-        is_best = not best.exists() or (snapshot.stage or 0, score) > _score_of(best)
+        is_best = score is not None and (not best.exists() or (snapshot.played or 0, score) > _score_of(best))
         if is_best:
             write_atomically(best, data)
         for old in sorted(folder.glob("[0-9]*.safetensors"))[:-KEPT_CHECKPOINTS]:
@@ -172,7 +179,8 @@ def read_checkpoint(file: Path) -> Snapshot:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         found, iteration, digest = about["format"], int(about["iteration"]), about["sha256"]
-        stage = int(about["stage"]) if "stage" in about else None
+        stage, played = (int(about[name]) if name in about else None for name in ("stage", "played"))
+        scores = tuple(float(score) for score in about.get("scores", ()))
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise BadInput(f"checkpoint {file} is damaged: {error}") from error
     if found != FORMAT:
@@ -192,25 +200,25 @@ def read_checkpoint(file: Path) -> Snapshot:
                 optimisers.setdefault(owner, {}).setdefault(int(number), {})[key] = tensor
     except ValueError as error:
         raise BadInput(f"checkpoint {file} is damaged: it holds a tensor {name!r}") from error
-    return Snapshot(iteration, weights, optimisers, stage)
+    return Snapshot(iteration, weights, optimisers, stage, played, scores)
 
 
 def _about(file: Path) -> dict[str, Any]:
-    """What a checkpoint says about itself: format, iteration, score, digest, the agents' settings, the curriculum's stage."""
+    """What a checkpoint says about itself: format, iteration, scores, digest, the agents' settings, the curriculum's stages."""
     with safe_open(file, framework="pt") as opened:
         about: dict[str, Any] = json.loads((opened.metadata() or {})["coterie"])
     return about
 
 
-def _checkpoint_bytes(snapshot: Snapshot, score: float, agent: AgentConfig) -> bytes:
+def _checkpoint_bytes(snapshot: Snapshot, score: float | None, agent: AgentConfig) -> bytes:
     """One file, so that a checkpoint is there as a whole or not at all."""
     tensors = {f"weights/{owner}/{key}": value for owner, weights in snapshot.weights.items() for key, value in weights.items()}
     for owner, buffers in snapshot.optimisers.items():
         tensors |= {f"optimisers/{owner}/{number}/{key}": value for number, state in buffers.items() for key, value in state.items()}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = {"format": FORMAT, "iteration": snapshot.iteration, "score": score, "sha256": _digest(tensors), "agent": to_json(agent)}
-    if snapshot.stage is not None:
-        about["stage"] = snapshot.stage
+    about |= {name: stage for name, stage in (("stage", snapshot.stage), ("played", snapshot.played)) if stage is not None}
+    about["scores"] = snapshot.scores
     return save_tensors(tensors, {"coterie": json.dumps(about)})
 
 
@@ -226,8 +234,8 @@ def _score_of(file: Path) -> tuple[int, float]:
     """What is best was reached at the highest stage of a curriculum; what comes first is easier, and so earns more."""
     try:
         about = _about(file)
-        return int(about.get("stage", 0)), float(about["score"])
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError):
+        return int(about.get("played", 0)), float(about["score"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError):
         return 0, float("-inf")
 
 

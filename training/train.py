@@ -38,7 +38,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     saved_at = snapshot.iteration if snapshot else -1
     board = Board(run.directory, purge_after=snapshot.iteration + 1 if snapshot else None)
     screen = Screen(experiment, start=snapshot.iteration if snapshot else 0)
-    recent: list[float] = []
+    played, scores = (snapshot.played, snapshot.scores) if snapshot else (None, ())
     stopped, algorithm = False, None
     try:
         with _interruptible():
@@ -50,21 +50,24 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
             safe = algorithm.snapshot()
             with screen:
                 while algorithm.completed < experiment.iterations:
+                    stage = algorithm.stage
                     algorithm.train()
-                    safe = algorithm.snapshot()
+                    # What was earned at an easier stage is no measure of what was earned at this one.
+                    scores = (*scores, score_of(algorithm.report)) if stage == played else (score_of(algorithm.report),)
+                    played = stage
+                    safe = algorithm.snapshot()._replace(played=played, scores=scores)
                     board.scalars(algorithm.report, algorithm.completed)
-                    recent.append(score_of(algorithm.report))
                     screen.show(algorithm.completed, algorithm.report)
                     if algorithm.completed % experiment.checkpoint_every == 0 or algorithm.completed == experiment.iterations:
-                        run.save_checkpoint(safe, sum(recent) / len(recent))
-                        saved_at, recent = algorithm.completed, []
+                        run.save_checkpoint(safe._replace(scores=()), sum(scores) / len(scores))
+                        saved_at, scores = algorithm.completed, ()
             board.hyper_parameters(experiment, algorithm.report)
             stored = run.read_json("results.json")
             run.write_json("results.json", {**stored, "training": {"iterations": algorithm.completed, **algorithm.report}})
     except KeyboardInterrupt:
         stopped = True
         if safe is not None and safe.iteration > max(saved_at, 0):
-            run.save_checkpoint(safe, sum(recent) / max(1, len(recent)))
+            run.save_checkpoint(safe)
             saved_at = safe.iteration
         if saved_at < 1:
             raise Stopped("stopped before the first iteration was done; nothing to go on from") from None

@@ -294,3 +294,8 @@ class OneSaw:
 def one_saw() -> OneSaw:
     """One saw, one did not, in 3D rooms: a watcher learns where an object is hidden from where a witness walks, and recalls it later."""
     return OneSaw()
+
+
+def one_saw_small() -> OneSaw:
+    """One saw, one did not, in a small 3D hall: two boxes, a red ball or a green cube, 16 x 16 pixels, short delays."""
+    return OneSaw(boxes=2, names=2, show=2, limit=10, linger=2, delay=(2, 4), room=2.8, size=16, stride=0.25)

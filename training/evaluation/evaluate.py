@@ -45,6 +45,8 @@ FORMAT = 2
 READ_AFTER = (1, 2, 3, 5, 8, 12, 20, 30, 50, 75, 99, 150, 200, 300, 500, 1000)
 # Trials per scenario that the reading is fitted to: enough for a linear map of a few hundred numbers.
 READ_TRIALS = 64
+# Fewer say nothing: trials that are over are not read.
+LEAST_READ = 10
 MOST_TRIALS = 100_000
 
 
@@ -323,18 +325,26 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
         own = [each for each in outcomes if each.agent == agent and len(each.played[0].seats) == 1 and each.co_player is not None]
         times = sorted(own[0].played[0].mind) if own else []
         count = len(own[0].played[0].log.ended[0]) if own else 0
-        if len(own) < 2 or not times or count < 10:
+        if len(own) < 2 or not times:
             continue
         kept = min(READ_TRIALS, count)
-        kinds = np.repeat(np.arange(len(own)), kept)
-        accuracy, control = [], []
         # A damaged run may be missing from some scenarios.
         members = min(len(outcome.played) for outcome in own)
+        # Twins stay together: what is read at some time are trials that go on then, whoever is met.
+        going = [[np.all([_goes_on(outcome, member, time, kept) for outcome in own], 0) for time in times] for member in range(members)]
+        trials = [min(int(rows[number].sum()) for rows in going) for number in range(len(times))]
+        times = [time for time, there in zip(times, trials, strict=True) if there >= LEAST_READ]
+        if not times:
+            continue
+        accuracy, control = [], []
         for member in range(members):
-            mind = [np.stack([outcome.played[member].mind[time][:kept] for time in times], 1) for outcome in own]
             seen = [_history(outcome.figures, member, times)[:kept] for outcome in own]
-            accuracy.append(inference.read_kind(np.concatenate(mind), kinds))
-            control.append(inference.read_kind(np.concatenate(seen), kinds))
+            mind = [outcome.played[member].mind for outcome in own]
+            for features, read in (
+                ([[states[time][:kept] for states in mind] for time in times], accuracy),
+                ([[sums[:, number] for sums in seen] for number in range(len(times))], control),
+            ):
+                read.append([_read_kind(of_kinds, rows) for of_kinds, rows in zip(features, going[member], strict=False)])
         rows.append(
             {
                 "agent": agent,
@@ -343,7 +353,8 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
                 "accuracy": np.mean(accuracy, 0).tolist(),
                 "control": np.mean(control, 0).tolist(),
                 "chance": 1 / len(own),
-                "trials": kept,
+                "trials": trials[0],
+                "trials_left": trials[: len(times)],
                 "seeds": members,
                 "tables": {outcome.scenario.name: read for outcome in own if (read := _read_tables(outcome, times)) is not None},
             }
@@ -356,18 +367,35 @@ def _read_tables(outcome: Outcome, times: list[int]) -> list[float] | None:
     tables = outcome.played[0].tables
     if tables is None or float(tables.std(0).min()) == 0:
         return None
-    read = [inference.read_table(np.stack([each.mind[time] for time in times], 1), tables).mean(1) for each in outcome.played]
-    return [float(value) for value in np.mean(read, 0)]
+    read = []
+    for time in times:
+        there = [(each.mind[time], _goes_on(outcome, member, time)) for member, each in enumerate(outcome.played)]
+        read.append(float(np.mean([inference.read_table(mind[rows][:, None], tables[rows]).mean() for mind, rows in there])))
+    return read
+
+
+def _read_kind(of_kinds: list[Array], rows: Array) -> float:
+    """of_kinds: [n, D] of each kind's trials, of which those rows count."""
+    kinds = np.repeat(np.arange(len(of_kinds)), int(rows.sum()))
+    return float(inference.read_kind(np.concatenate([features[rows] for features in of_kinds])[:, None], kinds)[0])
+
+
+def _goes_on(outcome: Outcome, member: int, time: int, kept: int | None = None) -> Array:
+    """[n]: which trials are not over after so many steps."""
+    rows: Array = np.isfinite(outcome.played[member].mind[time][:kept]).all(1)
+    return rows
 
 
 def _history(figures: dict[str, Array], member: int, times: list[int]) -> Array:
-    """[n, R, F]: sums so far of every figure, and of the products of own and other's with this step's and the last one's."""
+    """[n, R, F]: sums of every figure, and of the products of own and other's with this step's and the last one's, over the steps whose
+    outcome was seen: all that were taken but the last.
+    """
     series = [values[member] for values in figures.values() if values.ndim == 3]
     own = [np.nan_to_num(values) for values in series]
     lagged = [np.concatenate([np.zeros_like(a[:, :1]), a[:, :-1]], 1) * b for a in own for b in own]
     products = [a * b for a, b in itertools.combinations(own, 2)]
     sums = np.stack([values.cumsum(1) for values in (*own, *products, *lagged)], 2)
-    return sums[:, [time - 1 for time in times]]
+    return np.concatenate([np.zeros_like(sums[:, :1]), sums], 1)[:, [time - 1 for time in times]]
 
 
 def _languages(game: Referential, tables: dict[tuple[Contender, Scenario], list[_Table]], trials: int, seed: int) -> list[dict[str, Any]]:

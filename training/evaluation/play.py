@@ -35,7 +35,7 @@ MEANINGS = {
 class Played(NamedTuple):
     """names: who sat in each seat. seats: those that count as the contender's. log: of the whole trials. tables: [n, 5 or 21], the
     probabilities to cooperate of whoever sat opposite, if it has any. mind: {steps taken: [n, D]}, the memory's state at those times,
-    flattened, where it has any.
+    flattened, where it has any; NaN in trials that were over by then.
     """
 
     names: tuple[str, ...]
@@ -69,7 +69,8 @@ def play(
             leaves = tree.named_leaves(table.states[group].memory).values()
             # A row for each trial; a clock is one number of it. Who carries nothing has nothing to read.
             rows = [leaf[: len(seeds)].reshape(len(seeds), -1).float() for leaf in leaves]
-            mind |= {time: torch.cat(rows, 1).numpy()} if rows else {}
+            over = table.trial[:, None] > 0
+            mind |= {time: torch.cat(rows, 1).masked_fill(over, torch.nan).numpy()} if rows else {}
     rollout.finish(table)
     return Played(names, seats, tree.map_leaves(lambda *parts: torch.cat(parts), *logs), mind, tables)
 
@@ -106,7 +107,8 @@ def figures_of(game: Game, played: Played) -> dict[str, Array]:
         if others:
             figures[f"other_{name}"] = masked[..., others].nanmean(-1).T.numpy()
     if isinstance(game, IteratedDilemma) and len(game.actions) == 2 and len(played.seats) == 1:
-        figures["reciprocity"] = reciprocity(figures[game.measure].astype(float), figures[f"other_{game.measure}"].astype(float))
+        own, other = (figures[name].astype(float) for name in (game.measure, f"other_{game.measure}"))
+        figures["reciprocity"] = reciprocity(own, other, log.began.T.numpy())
         if played.tables is not None and game.continuation == 1.0:
             best = best_response.best_response_value(game, played.tables, played.seats[0])
             defects = np.zeros((len(best), 5))

@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from training.evaluation.statistics import Interval, mean_of, percentiles, resampled_means
 
 
-def reciprocity(own: Float[NDArray[Any], "n T"], other: Float[NDArray[Any], "n T"]) -> Float[NDArray[Any], "n"]:
+def reciprocity(
+    own: Float[NDArray[Any], "n T"], other: Float[NDArray[Any], "n T"], began: Bool[NDArray[Any], "n T"] | None = None
+) -> Float[NDArray[Any], "n"]:
     """[n]: how much more probably one cooperates after the other did, one's own last move being the same.
 
     The coefficient of the other's last move in a linear regression of one's move on both last moves and a constant, for each trial alone.
     Pooled, trials against friends and against foes would differ for other reasons than answers to the last move, and that would count as
     reciprocity; per trial the values also go into a bootstrap.
 
-    own, other: cooperation, 1 or 0; NaN after a trial's end (and between episodes, where nothing answers anything). NaN for trials that
-    cannot tell: the other never varied, or moved exactly as one did oneself.
+    own, other: cooperation, 1 or 0; NaN after a trial's end. began: where an episode begins, whose first moves answer nothing. NaN for
+    trials that cannot tell: the other never varied, or moved exactly as one did oneself.
 
     Tit-for-tat 1, its opposite -1, always-defect 0, generous tit-for-tat 2/3. Win-stay-lose-shift answers by its own last move, and
     comes out between 1 and -1 by how often that was cooperation. Where the other in turn answers one's own moves, least squares on one
@@ -28,6 +30,8 @@ def reciprocity(own: Float[NDArray[Any], "n T"], other: Float[NDArray[Any], "n T
     of 100 rounds has a standard error of about 0.1.
     """
     there = ~np.isnan(own[:, 1:] + own[:, :-1] + other[:, :-1])
+    if began is not None:
+        there &= ~began[:, 1:]
     rounds = np.maximum(there.sum(1, keepdims=True), 1)
     answer, mine, its = (_centred(moves, there, rounds) for moves in (own[:, 1:], own[:, :-1], other[:, :-1]))
     # What the other's last move says beyond one's own (Frisch and Waugh 1933); an own move that never varies says nothing.

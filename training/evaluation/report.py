@@ -6,7 +6,7 @@
     contenders    [{name, runs}]
     scenarios     [{agent, scenario, seats, figures {name: interval}, curves {name: {mean [T], low [T], high [T]}}}]
     comparisons   [{scenario, figure, a, b, difference: interval, probability_of_improvement: interval}]
-    inference     [{agent, kinds, rounds [R], accuracy [R], control [R], chance}]
+    inference     [{agent, kinds, rounds [R], accuracy [R], control [R], chance, trials}]
     language      [{agent, scenario, figures {name: interval without ends}}]
     exploitability  [{agent, and intervals by name}]
     cross_play    as `population_games.analyse` returns it, and perhaps cooperation [A, A]

@@ -104,9 +104,11 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[Grid]:
 def _inference(results: Mapping[str, Any]) -> Grid:
     first = results["inference"][0]
     shown = [number for number, time in enumerate(first["rounds"]) if time in (1, 3, 8, 20, 50, 99)] or range(len(first["rounds"]))
+    left = first["trials_left"][shown[-1]]
+    few = f" ({left} of them as long as the last column)" if left < first["trials"] else ""
     note = (
         f"share of co-players told apart by a linear map after so many steps; chance {first['chance']:.2f}; "
-        f"{first['trials']} trials per scenario, {first['seeds']} seed{'s' if first['seeds'] > 1 else ''}"
+        f"{first['trials']} trials per scenario{few}, {first['seeds']} seed{'s' if first['seeds'] > 1 else ''}"
     )
     grid = _grid("inference: who is it?", note)
     grid.add_column("read from", overflow="fold")
@@ -114,7 +116,7 @@ def _inference(results: Mapping[str, Any]) -> Grid:
         grid.add_column(Text(str(first["rounds"][number])), justify="right")
     for row in results["inference"]:
         for label, values in ((f"{row['agent']}'s memory", row["accuracy"]), ("counts of what was played", row["control"])):
-            grid.add_row(Text(label), *[Text(f"{values[number]:.2f}") for number in shown])
+            grid.add_row(Text(label), *[Text(f"{values[number]:.2f}" if number < len(values) else "") for number in shown])
     return grid
 
 
