@@ -413,8 +413,8 @@ def one_saw_quick() -> Experiment:
     """One saw, one did not, from pixels and rewards alone: a watcher comes to read a witness's walk and to remember it, in minutes.
 
     Two learners (a GRU of 64 each). The witness sees in which of two boxes something is hidden and walks to one, while the watcher looks on
-    from the back of the hall; both wait, and the watcher walks. Promise, on luck that no run trains on: the watcher goes to the right box in
-    more than 0.9 of trials, where chance gives 0.5.
+    from the back of the hall; both wait, and the watcher walks. Promise, on luck that no run trains on: the watcher goes to the right box
+    in more than 0.9 of trials, where chance gives 0.5.
     """
     return replace(hidden_object_quick(), preset="one_saw_quick", game=one_saw_small(), iterations=250, suite="together")
 

@@ -331,20 +331,19 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
         # A damaged run may be missing from some scenarios.
         members = min(len(outcome.played) for outcome in own)
         # Twins stay together: what is read at some time are trials that go on then, whoever is met.
-        going = [[np.all([_goes_on(outcome, member, time, kept) for outcome in own], 0) for time in times] for member in range(members)]
+        going = [[np.all([_goes_on(each, member, after)[:kept] for each in own], 0) for after in times] for member in range(members)]
         trials = [min(int(rows[number].sum()) for rows in going) for number in range(len(times))]
-        times = [time for time, there in zip(times, trials, strict=True) if there >= LEAST_READ]
+        times = [after for after, there in zip(times, trials, strict=True) if there >= LEAST_READ]
         if not times:
             continue
-        accuracy, control = [], []
-        for member in range(members):
-            seen = [_history(outcome.figures, member, times)[:kept] for outcome in own]
-            mind = [outcome.played[member].mind for outcome in own]
-            for features, read in (
-                ([[states[time][:kept] for states in mind] for time in times], accuracy),
-                ([[sums[:, number] for sums in seen] for number in range(len(times))], control),
-            ):
-                read.append([_read_kind(of_kinds, rows) for of_kinds, rows in zip(features, going[member], strict=False)])
+        accuracy: list[list[float]] = []
+        control: list[list[float]] = []
+        for member, rows_at in enumerate(going):
+            minds = [outcome.played[member].mind for outcome in own]
+            seen = [_history(outcome.figures, member, times) for outcome in own]
+            reached = list(enumerate(zip(times, rows_at, strict=False)))
+            accuracy.append([_read_kind([mind[after][:kept][there] for mind in minds]) for _, (after, there) in reached])
+            control.append([_read_kind([sums[:kept, number][there] for sums in seen]) for number, (_, there) in reached])
         rows.append(
             {
                 "agent": agent,
@@ -367,23 +366,22 @@ def _read_tables(outcome: Outcome, times: list[int]) -> list[float] | None:
     tables = outcome.played[0].tables
     if tables is None or float(tables.std(0).min()) == 0:
         return None
-    read = []
-    for time in times:
-        there = [(each.mind[time], _goes_on(outcome, member, time)) for member, each in enumerate(outcome.played)]
-        read.append(float(np.mean([inference.read_table(mind[rows][:, None], tables[rows]).mean() for mind, rows in there])))
-    return read
+    means: list[float] = []
+    for after in times:
+        there = [(each.mind[after], _goes_on(outcome, member, after)) for member, each in enumerate(outcome.played)]
+        means.append(float(np.mean([inference.read_table(mind[rows][:, None], tables[rows]).mean() for mind, rows in there])))
+    return means
 
 
-def _read_kind(of_kinds: list[Array], rows: Array) -> float:
-    """of_kinds: [n, D] of each kind's trials, of which those rows count."""
-    kinds = np.repeat(np.arange(len(of_kinds)), int(rows.sum()))
-    return float(inference.read_kind(np.concatenate([features[rows] for features in of_kinds])[:, None], kinds)[0])
+def _read_kind(of_kinds: list[Array]) -> float:
+    """of_kinds: [n, D] of each kind's trials, the same trials of each."""
+    kinds = np.repeat(np.arange(len(of_kinds)), len(of_kinds[0]))
+    return float(inference.read_kind(np.concatenate(of_kinds)[:, None], kinds)[0])
 
 
-def _goes_on(outcome: Outcome, member: int, time: int, kept: int | None = None) -> Array:
+def _goes_on(outcome: Outcome, member: int, after: int) -> Array:
     """[n]: which trials are not over after so many steps."""
-    rows: Array = np.isfinite(outcome.played[member].mind[time][:kept]).all(1)
-    return rows
+    return np.asarray(np.isfinite(outcome.played[member].mind[after]).all(1))
 
 
 def _history(figures: dict[str, Array], member: int, times: list[int]) -> Array:
