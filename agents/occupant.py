@@ -34,6 +34,7 @@ class Occupant(Protocol):
     """A script may say more about itself. `reads = {field: how many symbols, or the shape of its numbers}`, `acts`, the space of all
     that it may do, or how many choices, and `settings_in(game) -> {setting: value}`, what settings of its own must be there: a game that
     shows something else, does not take all of that or wants other settings is refused at the start.
+    `forgets_episodes`: whether it starts anew with every episode of a trial.
     `cooperates_in(state) -> [N, 5] or [N, 21]`: its probabilities to cooperate in every situation, if it plays by nothing else
     (`agents.co_players.tables`, `memory_two`); evaluation then knows the best response to it, and an agent can be told which table of five
     it meets (`training.identity`).

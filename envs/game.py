@@ -95,6 +95,13 @@ class Game(Protocol):
         """Game number `index` of the batch."""
 
 
+def release(game: Game, state: Any) -> None:
+    """Nobody will play on from this state. Games that hold on to more than their state let go of it."""
+    lets_go = getattr(game, "release", None)
+    if lets_go is not None:
+        lets_go(state)
+
+
 @runtime_checkable
 class KnowsAnswers(Protocol):
     """What a game has beside the methods of `Game` if it knows what is right; then an agent can be taught (`algorithms.Supervised`)."""

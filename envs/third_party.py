@@ -29,11 +29,14 @@ from envs.game import ACTION_MASK, Mark, Observation, Role, Scene, Turn
 
 
 class ThirdPartyState(NamedTuple):
-    """copy: which live environment plays this game. observation: {role: {field: [B, seats, ...]}}. alive: {role: [B, seats]}."""
+    """copy: which live environment plays this game. use: how often that one was reset before. observation: {role: {field: [B, seats,
+    ...]}}. alive: {role: [B, seats]}.
+    """
 
     seed: Int64[Tensor, "B"]
     step: Int64[Tensor, "B"]
     copy: Int64[Tensor, "B"]
+    use: Int64[Tensor, "B"]
     observation: dict[str, Observation]
     alive: dict[str, Bool[Tensor, "B seats"]]
 
@@ -73,7 +76,7 @@ class ThirdPartyGame:
         return self.limit
 
     def start(self, seeds: Int64[Tensor, "B"]) -> ThirdPartyState:
-        copies, observations = [], []
+        copies, uses, observations = [], [], []
         for seed in seeds.tolist():
             number = self._idle.pop() if self._idle else len(self._live)
             if number == len(self._live):
@@ -82,10 +85,13 @@ class ThirdPartyGame:
             # PettingZoo takes 32-bit seeds.
             live.observation, _ = self._call("reset", live.environment.reset, seed=seed % 2**31)
             live.step = 0
+            live.use += 1
             copies.append(number)
+            uses.append(live.use)
             observations.append(live.observation)
         step = torch.zeros_like(seeds)
-        return ThirdPartyState(seeds, step, torch.tensor(copies, dtype=torch.int64), *self._gather(observations))
+        which, use = (torch.tensor(numbers, dtype=torch.int64) for numbers in (copies, uses))
+        return ThirdPartyState(seeds, step, which, use, *self._gather(observations))
 
     def observe(self, state: ThirdPartyState) -> dict[str, Observation]:
         return state.observation
@@ -94,12 +100,11 @@ class ThirdPartyGame:
         arrays = {role: action.numpy() for role, action in actions.items()}
         rewards = {role.name: torch.zeros(len(state.seed), role.seats) for role in self.roles}
         observations, over = [], []
-        for game, (number, step) in enumerate(zip(state.copy.tolist(), state.step.tolist(), strict=True)):
+        for game, (number, use, step) in enumerate(zip(state.copy.tolist(), state.use.tolist(), state.step.tolist(), strict=True)):
             live = self._live[number]
-            if live.step != step:
-                raise ValueError(
-                    f"{self.module}: a third-party environment cannot go back to an earlier state (step {step} of {live.step})"
-                )
+            if (live.use, live.step) != (use, step):
+                where = f"step {step} of {live.step}" if live.use == use else f"step {step} of an episode that is over"
+                raise ValueError(f"{self.module}: a third-party environment cannot go back to an earlier state ({where})")
             chosen = {
                 agent: _action(arrays[role][game, seat], live.environment.action_space(agent))
                 for agent, (role, seat) in self._places.items()
@@ -119,12 +124,13 @@ class ThirdPartyGame:
             over.append(ended)
             if ended:
                 self._idle.append(number)
-        after = ThirdPartyState(state.seed, state.step + 1, state.copy, *self._gather(observations))
+        after = ThirdPartyState(state.seed, state.step + 1, state.copy, state.use, *self._gather(observations))
         return after, Turn(rewards, torch.tensor(over), {})
 
     def release(self, state: ThirdPartyState) -> None:
         """Nobody will step this state any more: its copies may be used again."""
-        self._idle.extend(number for number in state.copy.tolist() if number not in self._idle)
+        of_this_state = zip(state.copy.tolist(), state.use.tolist(), strict=True)
+        self._idle.extend(number for number, use in of_this_state if number not in self._idle and self._live[number].use == use)
 
     def describe(self, state: ThirdPartyState, index: int) -> Scene:
         lines = [f"step {int(state.step[index])}"]
@@ -206,7 +212,7 @@ class _Live:
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.observation: dict[str, Any] = {}
-        self.step = 0
+        self.step = self.use = 0
 
 
 def _as_fields(space: gym.Space[Any]) -> gym.spaces.Dict:

@@ -29,6 +29,8 @@ from training.evaluation.suites import FOCAL, alone
 from training.experiment import Experiment
 from training.occupants import check_fits
 from training.population import co_player
+from training.rollout import Rollout
+from training.seating import one_table
 from training.settings import BadInput
 
 LUCK = 20251123
@@ -439,6 +441,21 @@ class TestHiddenMarkov:
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("game", "guesser", "measure"),
+    [
+        (HiddenMarkov(moods=2, stay=1.0, rounds=6), MoodReader(moods=2, stay=1.0), "correct"),
+        (LinearRegression(pairs=6), Ridge(), "squared_error"),
+    ],
+)
+def test_the_best_guesser_takes_nothing_along_into_the_next_episode(game, guesser, measure):
+    """Whose partner, and whose weights, are others: it does as well in every episode of a trial."""
+    rollout = Rollout(game, one_table(("me",), 2000), {"me": guesser}, episodes=3)
+    _, log = rollout.play(rollout.start(seeds(2000)), rollout.trial_steps)
+    first, *others = log.measures[measure].unflatten(0, (3, -1)).mean((1, 2)).tolist()
+    assert others == pytest.approx([first] * 2, rel=0.05)
 
 
 @pytest.mark.parametrize(("game", "name"), [(LinearRegression(), "ridge"), (HiddenMarkov(), "mood_reader")])

@@ -23,7 +23,7 @@ from memory.gru import GRUConfig
 from training import tree
 from training.experiment import Experiment
 from training.rllib.env import GameEnv
-from training.rllib.module import REWARD, SEED, AgentModule
+from training.rllib.module import BEGAN, EPISODE_SEED, REWARD, SEED, AgentModule
 from training.rollout import Rollout, Step
 from training.seating import one_table
 
@@ -45,6 +45,10 @@ class Remembering:
         self.agent = agent
         self.states: list[AgentState] = []
 
+    @property
+    def forgets_episodes(self) -> bool:
+        return self.agent.forgets_episodes
+
     def start(self, seeds: torch.Tensor) -> AgentState:
         return self.agent.start(seeds)
 
@@ -54,9 +58,9 @@ class Remembering:
         return decision, state
 
 
-def build(game: Game, episodes: int) -> dict[str, Agent]:
+def build(game: Game, episodes: int, remembers: str = "trial") -> dict[str, Agent]:
     """The default experiment's learners, with weights large enough that what they remember decides what they do."""
-    experiment = Experiment(game=game, agent=AgentConfig(memory=GRUConfig(width=16)), episodes=episodes)
+    experiment = Experiment(game=game, agent=AgentConfig(memory=GRUConfig(width=16), remembers=remembers), episodes=episodes)
     agents = experiment.build_learners()
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -113,8 +117,10 @@ def compare(log: Step, occupants: dict[str, Remembering], seats: tuple[str, ...]
             decision = tree.map_leaves(lambda leaf, steps=steps, row=row: leaf[steps, row].numpy(), log.decisions[group])
             seen = {field: value[steps, row].numpy() for field, value in log.observations[group].items()}
             seen[REWARD] = log.perceived[group][steps, row].numpy()
+            seen[BEGAN] = log.began[steps, 0].numpy().astype(np.int8)
             given = there.get_observations(slice(0, len(steps)))
-            seeds = given.pop(SEED)
+            of_trial, of_episode = given.pop(SEED), given.pop(EPISODE_SEED)
+            seeds = of_episode if occupants[occupant].forgets_episodes else of_trial
             assert given.keys() == seen.keys()
             for field, value in seen.items():
                 assert given[field].dtype == value.dtype
@@ -144,6 +150,14 @@ def test_stock_rllib_plays_what_our_rollout_plays(name: str, seats: tuple[str, .
     compare(log, occupants, seats, trials)
     # Nobody always does the same, or equal actions would say little.
     assert {action for trial in trials for action in trial.agent_episodes["player_0"].get_actions().tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["prisoners_dilemma", "slips_and_random_ends"])
+def test_who_forgets_episodes_does_so_in_stock_rllib_too(name: str) -> None:
+    game, seats = GAMES[name], ("learner_0", "learner_1")
+    agents = build(game, 3, "episode")
+    log, occupants = play_here(game, 3, agents, seats, 3)
+    compare(log, occupants, seats, play_in_rllib(game, 3, agents, seats, 3))
 
 
 @pytest.mark.parametrize("what", ["weight", "seed"])

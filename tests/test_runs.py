@@ -7,6 +7,7 @@ import io
 import json
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.statistics import bootstrap, mean_of, resampled_means
 from training.experiment import Experiment
 from training.plain import PlainTrainer
-from training.population import co_player, load_agent, space_from_json, space_to_json
+from training.population import co_player, load_agent, save_agent, space_from_json, space_to_json
 from training.replay import moments, policy_in_words, replay, strip, table_of
 from training.run import Run, Snapshot, _digest
+from training.schemes.mixture import best_response
 from training.schemes.self_play import independent
 from training.seating import one_table
 from training.settings import BadInput, override
@@ -268,6 +270,23 @@ def test_a_setting_that_is_new_since_a_file_was_written_is_no_difference(chunked
     del about["agent"]["points"], about["agent"]["memory"]["rate"]
     resaved(file, about=about)
     assert load_agent(file.parent).config == chunked.experiment.agent
+
+
+def test_a_frozen_co_player_that_has_changed_is_not_trained_with_any_more(run: Run, tmp_path: Path) -> None:
+    frozen = shutil.copytree(run.directory / "population" / "learner_0", tmp_path / "frozen")
+    experiment = replace(small_experiment(), scheme=best_response(str(frozen)))
+    made = Run.create(experiment, tmp_path)
+    made.save_checkpoint(snapshot_of(PlainTrainer(experiment, {str(frozen): load_agent(frozen)})), 0.0)
+    made.load_checkpoint()
+    agent = load_agent(frozen)
+    with torch.no_grad():
+        agent.value_head.bias += 1
+    save_agent(agent, frozen)
+    with pytest.raises(BadInput, match=r"frozen is not the agent that the run began with: its settings or weights have changed; want"):
+        Run.open(made.directory).load_checkpoint()
+    shutil.rmtree(frozen)
+    with pytest.raises(BadInput, match=r"frozen is not the agent that the run began with: it is gone; want"):
+        Run.open(made.directory).load_checkpoint()
 
 
 def test_spaces_survive_json() -> None:

@@ -12,7 +12,10 @@ import pytest
 import torch
 
 from envs.third_party import ThirdPartyGame
+from training.experiment import Experiment
+from training.schemes.self_play import self_play
 from training.seating import one_table
+from training.settings import override
 
 
 class Countdown:
@@ -47,6 +50,16 @@ class Countdown:
         return observations, rewards, over, truncated, infos
 
 
+class Painted(Countdown):
+    """The same as a picture."""
+
+    def observation_space(self, agent: str) -> gym.Space[Any]:
+        return gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+
+    def _observe(self) -> dict[str, Any]:
+        return {agent: np.full((32, 32, 3), self.time, np.uint8) for agent in self.agents}
+
+
 def game_of(environment: type[Any], monkeypatch: pytest.MonkeyPatch, limit: int = 9) -> ThirdPartyGame:
     module = ModuleType("made_up_environment")
     module.parallel_env = environment  # type: ignore[attr-defined]
@@ -78,6 +91,30 @@ def test_an_old_state_cannot_be_stepped_again(monkeypatch: pytest.MonkeyPatch) -
     game.step(first, {"agents": torch.zeros(1, 2, dtype=torch.int64)})
     with pytest.raises(ValueError, match="cannot go back to an earlier state"):
         game.step(first, {"agents": torch.zeros(1, 2, dtype=torch.int64)})
+
+
+def test_an_old_state_cannot_be_stepped_when_its_environment_plays_another_game_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, actions = game_of(Countdown, monkeypatch), {"agents": torch.zeros(1, 2, dtype=torch.int64)}
+    first = game.start(torch.tensor([1]))
+    game.release(first)
+    second = game.start(torch.tensor([2]))
+    assert second.copy.tolist() == first.copy.tolist()
+    with pytest.raises(ValueError, match=r"cannot go back to an earlier state \(step 0 of an episode that is over\)"):
+        game.step(first, actions)
+    # What nobody plays on from does not take the environment from who plays now.
+    game.release(first)
+    assert game.start(torch.tensor([3])).copy.tolist() != second.copy.tolist()
+    game.step(second, actions)
+
+
+def test_scenery_is_looked_at_without_keeping_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = override(Experiment(game=game_of(Painted, monkeypatch), scheme=self_play(), trials=4), "agent.memory.width=4")
+    environments = []
+    for _ in range(3):
+        experiment.build_learners()
+        environments.append((len(experiment.game._live), len(experiment.game._idle)))
+    assert environments == [environments[0]] * 3
+    assert environments[0][0] == environments[0][1] > 0
 
 
 def test_rows_go_on_with_fresh_trials(monkeypatch: pytest.MonkeyPatch) -> None:

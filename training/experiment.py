@@ -11,7 +11,7 @@ import gymnasium as gym
 from agents.agent import Agent, AgentConfig
 from agents.encoders import has_scenery
 from envs.chance import Purpose, seeds_of
-from envs.game import Game, Observation, Role, role_of_seat
+from envs.game import Game, Observation, Role, release, role_of_seat
 from envs.iterated_dilemma import IteratedDilemma
 from memory.memory import for_trials
 from training.algorithms import A2C, PPO, StraightThrough, Supervised
@@ -128,7 +128,9 @@ class Experiment:
         if not has_scenery(role.observation_space):
             return None
         state = self.game.start(seeds_of(0, Purpose.PARAMETERS, FIRST_SEEN, 1))
-        return {name: value.flatten(0, 1) for name, value in self.game.observe(state)[role.name].items()}
+        seen = {name: value.flatten(0, 1) for name, value in self.game.observe(state)[role.name].items()}
+        release(self.game, state)
+        return seen
 
 
 class Birth(NamedTuple):

@@ -89,6 +89,21 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
     return agent.to(device).eval()
 
 
+def frozen_in(experiment: Any) -> dict[str, str]:
+    """{name: digest} of an experiment's co-players that are trained agents: of their settings and weights, as they are on disk now."""
+    files = {name: Path(name) / "agent.json" for name in experiment.scheme.co_players(experiment.game)}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+
+
+def check_frozen(experiment: Any, begun_with: Mapping[str, str]) -> None:
+    """Raises BadInput where a co-player is not the agent any more that the run began with, by `frozen_in`."""
+    now = frozen_in(experiment)
+    for name, digest in begun_with.items():
+        if now.get(name) != digest:
+            what = "its settings or weights have changed" if name in now else "it is gone"
+            raise BadInput(f"co-player {name} is not the agent that the run began with: {what}; want that one back, or a new run")
+
+
 def check_same_settings(config: AgentConfig, trained: Any, here: Path, there: Path) -> None:
     """Raises BadInput naming the first of an agent's settings that is not what its weights were trained with.
 

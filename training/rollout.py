@@ -18,7 +18,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, fold
-from envs.game import Answer, Game, KnowsAnswers, Observation
+from envs.game import Answer, Game, KnowsAnswers, Observation, release
 from training import identity, tree
 from training.seating import Group, Seating, group_seats
 from training.settings import BadInput
@@ -196,10 +196,8 @@ class Rollout:
         ]
 
     def finish(self, table: Table) -> None:
-        """Nobody will play on from this table. Games that hold on to more than their state let go of it."""
-        release = getattr(self.game, "release", None)
-        if release is not None:
-            release(table.game)
+        """Nobody will play on from this table."""
+        release(self.game, table.game)
 
     def value_ahead(self, table: Table, group: int) -> Float[Tensor, "N"]:
         """What a group's occupant expects from here on, [N]; 0 where a fresh trial begins. The table stays as it is."""

@@ -26,7 +26,7 @@ from torch import Tensor
 from agents.agent import Agent, AgentConfig
 from training.experiment import Experiment
 from training.files import write_atomically
-from training.population import check_finite, check_same_settings, load_agent, runs_foreign_code, save_agent
+from training.population import check_finite, check_frozen, check_same_settings, frozen_in, load_agent, runs_foreign_code, save_agent
 from training.settings import BadInput, from_json, to_json
 
 FORMAT = 1
@@ -71,7 +71,7 @@ class Run:
             except OSError as error:
                 raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
         run = cls(directory, experiment)
-        run.write_json("experiment.json", {"format": FORMAT, "experiment": to_json(experiment)})
+        run.write_json("experiment.json", {"format": FORMAT, "experiment": to_json(experiment), "frozen": frozen_in(experiment)})
         run.write_json("environment.json", _environment())
         return run
 
@@ -146,8 +146,10 @@ class Run:
     def load_checkpoint(self, warn: Callable[[str], None] = print) -> Snapshot:
         """The newest checkpoint that is whole. A damaged one is named (through `warn`) and the one before is used.
 
-        Raises BadInput where none is left, and where it is of agents with other settings than the run's.
+        Raises BadInput where none is left, where it is of agents with other settings than the run's, and where a trained agent that the
+        run learned with has changed since.
         """
+        check_frozen(self.experiment, self.read_json("experiment.json").get("frozen", {}))
         problems = []
         for file in sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"), reverse=True):
             try:

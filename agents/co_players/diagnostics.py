@@ -33,6 +33,8 @@ class MoodReader:
     moves: str = "chain"
     stay: float = 0.95
     reads: ClassVar[dict[str, Any]] = {"seen": 1 + ACTS}
+    # Every episode has a partner of its own.
+    forgets_episodes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         HiddenMarkov(self.moods, self.moves, self.stay)
@@ -80,6 +82,8 @@ class Ridge:
     noise: float = 0.1
     bound: float = 4.0
     strength: float = -1.0
+    # Every episode has weights of its own.
+    forgets_episodes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.dimensions < 1:

@@ -21,6 +21,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from training import metrics, tree
 from training.experiment import Experiment, spaces_of
+from training.population import frozen_in
 from training.rllib.learner import AgentLearner
 from training.rllib.module import AgentModule
 from training.rllib.runner import BatchedRunner, Sampled
@@ -157,7 +158,12 @@ def build(experiment: Experiment) -> PopulationAlgorithm:
     config = (
         PopulationConfig(algo_class=PopulationAlgorithm)
         .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-        .environment(env=None, observation_space=first[0], action_space=first[1], env_config={"experiment": experiment})
+        .environment(
+            env=None,
+            observation_space=first[0],
+            action_space=first[1],
+            env_config={"experiment": experiment, "frozen": frozen_in(experiment)},
+        )
         .env_runners(env_runner_cls=BatchedRunner, num_env_runners=experiment.runners)
         .learners(num_learners=experiment.learners, num_gpus_per_learner=gpu)
         .multi_agent(policies=set(specs), policy_mapping_fn=_nobody)

@@ -16,10 +16,13 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from envs.chance import Purpose, fold
 from envs.game import Game, seats_of
-from training.rllib.module import REWARD, SEED
+from training.rllib.module import BEGAN, EPISODE_SEED, REWARD, SEED
 
+_LUCK = gym.spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (), np.int64)
 _ADDED_FIELDS = {
-    SEED: gym.spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (), np.int64),
+    SEED: _LUCK,
+    EPISODE_SEED: _LUCK,
+    BEGAN: gym.spaces.Box(0, 1, (), np.int8),
     REWARD: gym.spaces.Box(-np.inf, np.inf, (), np.float32),
 }
 
@@ -29,8 +32,9 @@ class GameEnv(MultiAgentEnv):
 
     Actions: as the role's action space says, from every agent at every step. Agents whose actions are real numbers need RLlib's
         `normalize_actions=False`: theirs are within the bounds already.
-    Observations: the role's Dict space. With `full`, also SEED, the luck of who sits there, and REWARD, earned since the last action (0
-        at first): with them an `AgentModule` perceives and draws exactly what it would in `training.rollout`.
+    Observations: the role's Dict space. With `full`, also SEED, the luck of who sits there, in this trial; EPISODE_SEED, in this episode;
+        BEGAN, 1 in an episode's first step; and REWARD, earned since the last action (0 at first): with them an `AgentModule` perceives,
+        remembers and draws exactly what it would in `training.rollout`.
     Reward: the game's.
     End: of the trial's last episode, for all agents at once, as termination; nothing is ever truncated.
     Source: the seeds are those of one row of `training.rollout.Rollout`.
@@ -68,8 +72,9 @@ class GameEnv(MultiAgentEnv):
         else:
             self._trial += 1
         self._luck = fold(self._row_seed, Purpose.TRIAL, self._trial) if self._trial else self._row_seed
-        self._luck_of_seats = fold(self._luck, Purpose.OCCUPANT, torch.arange(len(self._seats)))
+        self._luck_of_seats = self._luck_of_episode = fold(self._luck, Purpose.OCCUPANT, torch.arange(len(self._seats)))
         self._reward = dict.fromkeys(self.agents, 0.0)
+        self._began = True
         self._start_episode(0)
         return self._observe(), {name: {} for name in self.agents}
 
@@ -83,6 +88,7 @@ class GameEnv(MultiAgentEnv):
         self._reward = {name: turn.rewards[role.name][0, seat].item() for name, role, seat in self._seats}
         over = bool(turn.over)
         ended = over and self._episode + 1 == self.episodes
+        self._began = over
         if over and not ended:
             self._start_episode(self._episode + 1)
         everyone = [*self.agents, "__all__"]
@@ -96,7 +102,11 @@ class GameEnv(MultiAgentEnv):
 
     def _start_episode(self, episode: int) -> None:
         self._episode = episode
-        self._state = self.game.start(fold(self._luck, Purpose.EPISODE, episode))
+        luck = fold(self._luck, Purpose.EPISODE, episode)
+        self._state = self.game.start(luck)
+        # Who forgets episodes sits down anew for each after the first.
+        if episode:
+            self._luck_of_episode = fold(luck, Purpose.OCCUPANT, torch.arange(len(self._seats)))
 
     def _observe(self) -> dict[str, dict[str, np.ndarray]]:
         """{agent: {field: [...]}}, one seat's share of the batch of one game."""
@@ -108,5 +118,7 @@ class GameEnv(MultiAgentEnv):
         if self.full:
             for number, name in enumerate(self.agents):
                 seen[name][SEED] = self._luck_of_seats[number].numpy().copy()
+                seen[name][EPISODE_SEED] = self._luck_of_episode[number].numpy().copy()
+                seen[name][BEGAN] = np.array(self._began, np.int8)
                 seen[name][REWARD] = np.array(self._reward[name], np.float32)
         return seen

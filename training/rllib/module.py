@@ -15,7 +15,7 @@ from training.algorithms import Batch, outlook_on
 from training.rollout import Relaxation
 
 # Fields that `training.rllib.env` adds to an observation, so that stock RLlib hands an agent all that our rollout would.
-SEED, REWARD = "__seed__", "__reward__"
+SEED, EPISODE_SEED, BEGAN, REWARD = "__seed__", "__episode_seed__", "__began__", "__reward__"
 
 
 class AgentModule(TorchRLModule):
@@ -54,13 +54,16 @@ class AgentModule(TorchRLModule):
         return {name: leaf[0] for name, leaf in _carried(self.agent.start(torch.zeros(1, dtype=torch.int64))).items()}
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """One step, as `Agent.act` plays it. Observations [B, 1, ...] hold the fields SEED and REWARD too."""
+        """One step, as `Agent.act` plays it. Observations [B, 1, ...] hold the added fields, too."""
         observation = {name: value[:, 0] for name, value in batch[Columns.OBS].items()}
-        seeds, reward = observation.pop(SEED), observation.pop(REWARD)
+        of_trial, of_episode, began, reward = (observation.pop(name) for name in (SEED, EPISODE_SEED, BEGAN, REWARD))
+        seeds = of_episode if self.agent.forgets_episodes else of_trial
         fresh = self.agent.start(seeds)
         state = tree.fill(fresh, {**batch[Columns.STATE_IN], "seed": seeds})
         # RLlib narrows a state's numbers to 32 bits from step to step.
         state = tree.map_leaves(lambda leaf, like: leaf.to(like.dtype), state, fresh)
+        if self.agent.forgets_episodes:
+            state = tree.where(began.bool(), fresh, state)
         decision, state = self.agent.act(observation, state, reward)
         assert decision.log_prob is not None
         assert decision.value is not None

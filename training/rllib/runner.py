@@ -17,7 +17,7 @@ from training.allocator import keep_freed_memory
 from training.experiment import Experiment, spaces_of
 from training.occupants import check_fits
 from training.plain import collect
-from training.population import co_player
+from training.population import check_frozen, co_player
 from training.rollout import Trajectories
 
 
@@ -31,12 +31,14 @@ class Sampled(NamedTuple):
 
 
 class BatchedRunner(EnvRunner, Checkpointable):
-    """config.env_config["experiment"]: the Experiment."""
+    """config.env_config: {"experiment": the Experiment, "frozen": its co-players that are agents, by `frozen_in`}."""
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         keep_freed_memory()
         self.experiment: Experiment = config.env_config["experiment"]
+        # One that takes a lost one's place loads them anew.
+        check_frozen(self.experiment, config.env_config["frozen"])
         self.module = config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=False).build()
         learners = self.experiment.scheme.learners(self.experiment.game)
         self.occupants: dict[str, Occupant] = {name: self.module[name].to(self.experiment.device).agent for name in learners}
