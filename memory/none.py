@@ -1,4 +1,8 @@
-"""No memory at all: a perceptron with one hidden layer, y_t = relu(W_2 relu(W_1 x_t)). The control that every memory must beat."""
+"""No memory at all: a perceptron with one hidden layer, y_t = relu(W_2 relu(W_1 x_t)). The control that every memory must beat.
+
+An agent sees its own last action and reward unless told not to, and can keep a note there: a control for memory has `sees_action=False`
+and, where what was earned tells something, `sees_reward=False`.
+"""
 
 from __future__ import annotations
 
