@@ -110,6 +110,12 @@ def test_a_quick_learner_recalls(preset: str, scenario: str, figure: str, least:
 
 
 @pytest.mark.slow
+def test_the_quick_watcher_goes_where_the_witness_went(tmp_path: Path) -> None:
+    figures = figures_after("one_saw_quick", tmp_path)
+    assert figures["learner_1", "learner_0 + learner_1"]["accuracy"] > 0.9
+
+
+@pytest.mark.slow
 def test_the_quick_regression_comes_near_ridge_regression(tmp_path: Path) -> None:
     entered = enter([trained(tmp_path, "linear_regression_quick"), "ridge"])
     results = evaluate(entered, "alone", trials=4096, record=0).results

@@ -416,7 +416,26 @@ def one_saw_quick() -> Experiment:
     from the back of the hall; both wait, and the watcher walks. Promise, on luck that no run trains on: the watcher goes to the right box
     in more than 0.9 of trials, where chance gives 0.5.
     """
-    return replace(hidden_object_quick(), preset="one_saw_quick", game=one_saw_small(), iterations=250, suite="together")
+    return Experiment(
+        preset="one_saw_quick",
+        game=one_saw_small(),
+        agent=AgentConfig(memory=GRUConfig(64), embedding=64),
+        scheme=SelfPlay(),
+        algorithm=PPO(
+            learning_rate=0.001,
+            final_learning_rate=0.0003,
+            entropy_coefficient=0.02,
+            final_entropy_coefficient=0.005,
+            discount=0.95,
+            trace=0.95,
+            # Scaled as well, they undo what was learned: once everybody is right their deviation is all noise.
+            advantages="centre",
+            epochs=4,
+        ),
+        trials=256,
+        iterations=200,
+        suite="together",
+    )
 
 
 def ballet_symbols_quick() -> Experiment:
