@@ -21,6 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+# How often torch's threads look for work before they sleep. By default they do so for milliseconds, which keeps others, and one another,
+# from the cores: beside two busy processes on two cores training was fifteen times slower with that; alone it was as fast (docs/log.md).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 # Torch and Ray take seconds to import: everything that needs them is imported where it is used.
 VERBS = ("train", "evaluate", "replay", "list")
 
@@ -59,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> int:
     from training.memory_benchmark import SETTINGS
     from training.presets import STUDIES
-    from training.run import Run
+    from training.run import Run, wants_trust
     from training.settings import BadInput
     from training.train import Failed, Stopped
     from training.train import train as train_run
@@ -86,13 +91,14 @@ def train(options: argparse.Namespace) -> int:
         return _complain(str(failure), code=1)
     if options.evaluate:
         _evaluate([run], _parser().parse_args(["evaluate", "."]))
+    trust = " --trust" if wants_trust(run.experiment) else ""
     is_active = os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix
     print("\nNext:" if is_active else "\nNext (after . .venv/bin/activate):")
     if not options.evaluate:
-        print(f"  python launch.py evaluate {run.directory}")
+        print(f"  python launch.py evaluate {run.directory}{trust}")
     print(f"  tensorboard --logdir {run.directory.parent}")
     if options.evaluate:
-        print(f"  python launch.py replay {run.directory}")
+        print(f"  python launch.py replay {run.directory}{trust}")
     return 0
 
 
@@ -106,6 +112,8 @@ def evaluate(options: argparse.Namespace) -> int:
     for name in ("record", "exploit", "best_responses"):
         if getattr(options, name) < 0:
             raise BadInput(f"--{name.replace('_', '-')} is {getattr(options, name)}; want 0 or more")
+    if options.against and options.suite:
+        raise BadInput(f"--against makes a suite of its own, but --suite {options.suite} was given; want one of the two")
     _evaluate(options.who, options)
     return 0
 
@@ -184,6 +192,7 @@ def _evaluate(who: list[Any], options: argparse.Namespace) -> None:
     from training.evaluation.evaluate import Extras
     from training.evaluation.evaluate import evaluate as evaluate_all
     from training.evaluation.screen import as_grids
+    from training.evaluation.suites import against
 
     def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
@@ -191,7 +200,8 @@ def _evaluate(who: list[Any], options: argparse.Namespace) -> None:
     entrants = enter(who, options.game, options.episodes, trust=options.trust, skip=warn if options.skip_damaged else None)
     extras = Extras(options.cross_play, options.exploit, options.best_responses)
     out = Path(options.out) if options.out else None
-    done = evaluate_all(entrants, options.suite, options.trials, options.record, extras, out, lambda text: print(text, flush=True))
+    suite = against(options.against, entrants.experiment.game) if options.against else options.suite
+    done = evaluate_all(entrants, suite, options.trials, options.record, extras, out, lambda text: print(text, flush=True))
     console = Console()
     for grid in as_grids(done.results, console.width):
         console.print(grid)
@@ -217,6 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     what = "a run, an agent's directory, a directory of agents, a name from: launch.py list co_players, or module:object"
     verb.add_argument("who", nargs="+", metavar="WHO", help=what)
     verb.add_argument("--suite", help="a name from: launch.py list suites (default: the preset's)")
+    verb.add_argument("--against", action="append", metavar="NAME", help="instead of a suite: this co-player, and more if said again")
     verb.add_argument("--trials", type=int, help="per scenario and agent (default: the suite's)")
     verb.add_argument("--cross-play", action="store_true", help="also everyone with everyone, and what a population makes of it")
     verb.add_argument("--exploit", type=int, default=0, metavar="N", help="also train a fresh learner against each, N iterations")

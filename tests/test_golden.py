@@ -34,6 +34,7 @@ def assert_golden(name: str, text: str) -> None:
     if os.environ.get("COTERIE_WRITE_GOLDEN"):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
+    assert file.is_file(), f"there is no {file.name} yet; COTERIE_WRITE_GOLDEN=1 writes it, to be read and kept"
     assert file.read_text() == text, f"{file.name} has changed; if that is meant, COTERIE_WRITE_GOLDEN=1 writes it anew"
 
 

@@ -56,7 +56,9 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
     about_file, weights_file = directory / "agent.json", directory / "agent.safetensors"
     for file in (about_file, weights_file):
         if not file.is_file():
-            raise BadInput(f"{directory} is no agent: it has no {file.name}")
+            inside = sorted(path.parent.relative_to(directory) for path in directory.glob("population/*/agent.json"))
+            hint = f"; it is a run, whose agents are {', '.join(map(str, inside))}" if inside else ""
+            raise BadInput(f"{directory} is no agent: it has no {file.name}{hint}")
     try:
         about = json.loads(about_file.read_text())
         config = from_json(about["agent"])

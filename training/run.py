@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig
+from envs.third_party import ThirdPartyGame
 from training.experiment import Experiment
 from training.files import write_atomically
 from training.population import check_finite, check_frozen, check_same_settings, frozen_in, load_agent, runs_foreign_code, save_agent
@@ -172,6 +173,13 @@ class Run:
         if not folder.is_dir():
             raise BadInput(f"{self.directory} has no population yet: it was stopped before its first checkpoint")
         return {name: load_agent(folder / name, device) for name in names}
+
+
+def wants_trust(experiment: Experiment) -> bool:
+    """Whether somebody has to say --trust before a file may have this experiment's modules imported."""
+    game = experiment.game
+    is_foreign = isinstance(game, ThirdPartyGame) and not game.is_pettingzoos
+    return is_foreign or any(runs_foreign_code(name) for name in experiment.scheme.co_players(game))
 
 
 def read_checkpoint(file: Path) -> Snapshot:

@@ -28,6 +28,9 @@ class BadInput(ValueError):
     """Something a person wrote is wrong; the message is one line that says what would work."""
 
 
+# More names than these in one line nobody reads.
+MOST_NAMED = 40
+
 ALGORITHMS: dict[str, str] = {
     "ppo": "training.algorithms:PPO",
     "a2c": "training.algorithms:A2C",
@@ -37,6 +40,8 @@ ALGORITHMS: dict[str, str] = {
 
 # Fields that can be chosen by name on the command line, and from which dictionary.
 _BY_NAME: dict[str, Mapping[str, str]] = {"game": GAMES, "memory": MEMORIES, "core": MEMORIES, "scheme": SCHEMES, "algorithm": ALGORITHMS}
+# Of these, whoever is chosen keeps what the one before was set to, so that memories are compared at one width, algorithms at one rate.
+_KEEPS = ("memory", "core", "algorithm")
 _OUR_MODULES = {"training.experiment", "training.curriculum", "agents.agent", "agents.auxiliary", "envs.third_party"} | {
     path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
 }
@@ -59,7 +64,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """What to say to someone who got a name wrong."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = names[:MOST_NAMED]
+    return f"there are {', '.join(shown)}{f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''}"
 
 
 def to_json(value: Any) -> Any:
@@ -159,7 +167,8 @@ def override(settings: Any, *assignments: str) -> Any:
     Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
     for one field the last counts. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
     field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary, with
-    settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after.
+    settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after. A memory or an algorithm that takes the place of
+    another keeps that one's settings, as far as it has them too and with the same default (a width, a learning rate).
     """
     return _replaced(settings, [_read(assignment) for assignment in assignments])
 
@@ -171,15 +180,18 @@ def _read(assignment: str, above: str = "") -> _Assignment:
     return _Assignment(above + path, tuple(path.split(".")), text)
 
 
-def _replaced(settings: Any, assignments: list[_Assignment]) -> Any:
+def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, Any] | None = None) -> Any:
+    """kept: new values of fields that nothing is assigned to."""
     known = [field.name for field in dataclasses.fields(settings)]
     of_field: dict[str, list[_Assignment]] = {}
     for each in assignments:
         if each.names[0] not in known:
-            what = f"{type(settings).__name__} has no {each.names[0]!r}; {nearest(each.names[0], known)}"
-            raise BadInput(f"no setting is called {each.path!r}: {what}")
+            above = each.path.removesuffix(".".join(each.names))
+            deeper = [f"{above}{path}.{'.'.join(each.names)}" for path in _homes(settings, each.names[0])]
+            hint = f"did you mean {' or '.join(map(repr, deeper))}?" if deeper else nearest(each.names[0], known)
+            raise BadInput(f"no setting is called {each.path!r}: {type(settings).__name__} has no {each.names[0]!r}; {hint}")
         of_field.setdefault(each.names[0], []).append(each)
-    changes = {name: _changed(settings, name, several) for name, several in of_field.items()}
+    changes = {**(kept or {}), **{name: _changed(settings, name, several) for name, several in of_field.items()}}
     try:
         return dataclasses.replace(settings, **changes)
     except ValueError as error:
@@ -188,8 +200,28 @@ def _replaced(settings: Any, assignments: list[_Assignment]) -> Any:
             fewer = {other: value for other, value in changes.items() if other != name}
             if _complaint(settings, fewer) == str(error):
                 changes = fewer
-        at_fault = " ".join(f"{each.path}={each.text}" for name in changes for each in of_field[name])
-        raise BadInput(f"{at_fault}: {error}") from error
+        at_fault = " ".join(f"{each.path}={each.text}" for name in changes for each in of_field.get(name, []))
+        as_before = ", ".join(f"{name}={_as_typed(changes[name])}" for name in changes if name not in of_field)
+        said = " with ".join(filter(None, (at_fault or type(settings).__name__, as_before and f"{as_before} as before")))
+        raise BadInput(f"{said}: {error}") from error
+
+
+def _homes(settings: Any, name: str) -> list[str]:
+    """The paths, below these, of settings that have one called so."""
+    found = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found += [field.name] if any(part.name == name for part in dataclasses.fields(value)) else []
+            found += [f"{field.name}.{path}" for path in _homes(value, name)]
+    return found
+
+
+def _shared(old: Any, new: Any) -> dict[str, Any]:
+    """What `old` was set to, of the settings that both have, of the same default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else {}
+    same = [field.name for field in dataclasses.fields(new) if field.name in defaults and field.default == defaults[field.name]]
+    return {name: getattr(old, name) for name in same if getattr(old, name) != getattr(new, name)}
 
 
 def _complaint(settings: Any, changes: Mapping[str, Any]) -> str:
@@ -204,18 +236,20 @@ def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
     """A field's new value. assignments: to the field itself, and to settings within it."""
     value = getattr(settings, name)
     own: list[_Assignment] = []
+    kept: dict[str, Any] = {}
     for each in assignments:
         if len(each.names) > 1:
             continue
         if name in _BY_NAME:
             value, more = _named(name, each.text)
+            kept = _shared(getattr(settings, name), value) if name in _KEEPS else {}
             own = [_read(assignment, f"{each.path}.") for assignment in split_outside_brackets(more, ",")]
         else:
             value = _typed(each.text, typing.get_type_hints(type(settings))[name], each.path, getattr(settings, name))
     within = own + [each._replace(names=each.names[1:]) for each in assignments if len(each.names) > 1]
     if within and not dataclasses.is_dataclass(value):
         raise BadInput(f"no setting is called {within[0].path!r}: {name} is {value!r} and has no settings of its own")
-    return _replaced(value, within) if within else value
+    return _replaced(value, within, kept) if within or kept else value
 
 
 def _named(field: str, text: str) -> tuple[Any, str]:

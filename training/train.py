@@ -15,7 +15,7 @@ from rich.text import Text
 
 from training.board import Board
 from training.experiment import Experiment
-from training.run import Run, Snapshot
+from training.run import Run, Snapshot, wants_trust
 
 
 class Stopped(Exception):
@@ -71,7 +71,9 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
             saved_at = safe.iteration
         if saved_at < 1:
             raise Stopped("stopped before the first iteration was done; nothing to go on from") from None
-        raise Stopped(f"stopped after iteration {saved_at}; go on with: python launch.py train --resume {run.directory}") from None
+        trust = " --trust" if wants_trust(experiment) else ""
+        go_on = f"python launch.py train --resume {run.directory}{trust}"
+        raise Stopped(f"stopped after iteration {saved_at}; go on with: {go_on}") from None
     except NonFiniteLoss as error:
         raise Failed(f"{_first_line(error)}; {_last_checkpoint(run, saved_at)}") from error
     except SamplingFailed as error:

@@ -91,7 +91,7 @@ class _Table(NamedTuple):
 
 def evaluate(
     who: Sequence[str | Path | Run] | Entrants,
-    suite_name: str | None = None,
+    suite: str | Suite | None = None,
     trials: int | None = None,
     record: int = 4,
     extras: Extras | None = None,
@@ -106,7 +106,7 @@ def evaluate(
     """
     entrants = who if isinstance(who, Entrants) else enter(who)
     extras = extras or Extras()
-    suite = find_suite(suite_name or entrants.experiment.suite, entrants)
+    suite = find_suite(suite or entrants.experiment.suite, entrants)
     trials = trials or suite.trials
     if trials > MOST_TRIALS:
         raise BadInput(f"{trials} trials per scenario; want at most {MOST_TRIALS:,}")
@@ -115,6 +115,9 @@ def evaluate(
     if extras.cross_play and sum(len(contender.members) for contender in entrants.contenders) < 2:
         raise BadInput("cross-play wants at least two agents")
     tables = seat_everyone(entrants, suite)
+    idle = [each.name for each in entrants.contenders if not any(contender is each for contender, _ in tables)]
+    if idle and not extras.cross_play:
+        raise BadInput(f"suite {suite.name!r} has no seat for {idle[0]}; its seats want {_wanted(suite)}; {_instead(entrants, idle[0])}")
     for directory in [run.directory for run in entrants.runs] + ([out] if out is not None else []):
         Run(directory, entrants.experiment).read_json("results.json")
     outcomes = [_play_scenario(entrants, suite, scenario, contender, seated, trials) for (contender, scenario), seated in tables.items()]
@@ -151,11 +154,11 @@ def evaluate(
     return Evaluation(results, _write(entrants, suite, results, out))
 
 
-def find_suite(name: str, entrants: Entrants) -> Suite:
+def find_suite(name: str | Suite, entrants: Entrants) -> Suite:
     """Raises BadInput where there is no such suite, or it is not for the game."""
     game = entrants.experiment.game
     try:
-        suite: Suite = lookup(SUITES, name, "suite")(entrants.experiment)
+        suite: Suite = name if isinstance(name, Suite) else lookup(SUITES, name, "suite")(entrants.experiment)
     except BadInput:
         raise
     except ValueError as error:
@@ -227,6 +230,13 @@ def _fellows(entrants: Entrants, member: Member) -> dict[str, Occupant]:
     if member.run is None:
         return {}
     return {each.learner: each.occupant for contender in entrants.contenders for each in contender.members if each.run is member.run}
+
+
+def _instead(entrants: Entrants, name: str) -> str:
+    """How somebody for whom a suite has no seat can take part all the same."""
+    if _is_a_meeting_of_equals(entrants):
+        return f"try --cross-play, or the others with --against {name}"
+    return "try another suite, or leave it out"
 
 
 def _wanted(suite: Suite) -> str:

@@ -6,6 +6,7 @@ co-players (tested), with two exceptions: random ones, drawn anew from luck that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agents.co_players.referential import captioners, people
@@ -239,6 +240,13 @@ def commons(experiment: Experiment) -> Suite:
     fits = f"players={game.players},levels={game.levels},capacity={game.capacity},limit={game.limit}"
     names = ("greedy_harvester", "sustainable_harvester", "conditional_harvester", "random_harvester")
     return _alone_among("commons", game.players, {name: f"{name}:{fits}" for name in names})
+
+
+def against(names: Sequence[str], game: Game) -> Suite:
+    """No entry of `SUITES`, but one made up on the spot: the agent in the first seat, and one of these in all the others."""
+    if len(game.roles) != 1 or seat_count(game) < 2:
+        raise BadInput(f"--against is for games of several equal seats; {type(game).__name__} has others; try --suite together")
+    return Suite("against", 1, tuple(Scenario(name, (FOCAL, *(name,) * (seat_count(game) - 1))) for name in names))
 
 
 def _alone_among(suite: str, players: int, among: dict[str, str]) -> Suite:
