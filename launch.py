@@ -1,6 +1,6 @@
 """Train agents that remember, evaluate them, replay what they did.
 
-python launch.py train PRESET [setting=value ...]
+python launch.py train PRESET [setting=value ...] [--show]
 python launch.py train --resume RUN
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME] [--look]
@@ -65,12 +65,17 @@ def train(options: argparse.Namespace) -> int:
     from training.memory_benchmark import SETTINGS
     from training.presets import STUDIES
     from training.run import Run, wants_trust
-    from training.settings import BadInput
+    from training.settings import BadInput, told
     from training.train import Failed, Stopped
     from training.train import train as train_run
 
     if options.resume and options.preset:
         raise BadInput(f"--resume takes no preset or settings, but {options.preset!r} was given; a run keeps its own")
+    if options.show:
+        if options.resume:
+            raise BadInput("--show tells the settings of what would begin; those of a run are in its experiment.json")
+        print("\n".join(told(_study_of(options) if options.preset in STUDIES else _experiment(options))))
+        return 0
     if options.preset in STUDIES or (options.resume and Path(options.resume, SETTINGS).is_file()):
         return _study(options)
     if options.resume:
@@ -148,8 +153,7 @@ def list_names(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     from training.memory_benchmark import carry_out, create, reopen
-    from training.presets import STUDIES
-    from training.settings import BadInput, lookup, override
+    from training.settings import BadInput
 
     if options.evaluate:
         raise BadInput("--evaluate means nothing here: a study tests what it trains")
@@ -157,8 +161,7 @@ def _study(options: argparse.Namespace) -> int:
         directory = Path(options.resume)
         study = reopen(directory)
     else:
-        study = override(lookup(STUDIES, options.preset, "study")(), *options.settings)
-        study.check()
+        study = _study_of(options)
         directory = create(study, Path(options.runs))
     print(f"run {directory}", flush=True)
     go_on = f"python launch.py train --resume {directory}"
@@ -171,6 +174,15 @@ def _study(options: argparse.Namespace) -> int:
     if failed:
         return _complain(f"{len(failed)} cells failed, which the table names; try them again with: {go_on}", code=1)
     return 0
+
+
+def _study_of(options: argparse.Namespace) -> Any:
+    from training.presets import STUDIES
+    from training.settings import lookup, override
+
+    study = override(lookup(STUDIES, options.preset, "study")(), *options.settings)
+    study.check()
+    return study
 
 
 def _experiment(options: argparse.Namespace) -> Any:
@@ -219,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--resume", metavar="RUN", help="a run's directory, to go on from its last checkpoint")
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs live (default: runs)")
     verb.add_argument("--evaluate", action="store_true", help="evaluate when done")
+    verb.add_argument("--show", action="store_true", help="print every setting, as it would be, and train nothing")
     _add_trust(verb)
     verb.set_defaults(run=train)
 

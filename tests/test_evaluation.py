@@ -203,6 +203,41 @@ def test_a_copy_of_itself_counts_for_both_seats(own: list[Run]) -> None:
     }
 
 
+def test_whom_a_suite_has_no_seat_for_is_refused_unless_everyone_meets(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    said = wrong(capsys, str(own[0].directory), "tit_for_tat", "--suite", "together")
+    assert "suite 'together' has no seat for tit_for_tat" in said
+    assert said.endswith("try --cross-play, or the others with --against tit_for_tat\n")
+    results = evaluate(enter([own[0], "tit_for_tat"]), "together", trials=4, record=0, extras=Extras(cross_play=True)).results
+    assert "tit_for_tat" in results["cross_play"]["agents"]
+
+
+def test_whoever_is_named_can_be_met(own: list[Run], tmp_path: Path) -> None:
+    frozen = str(own[1].directory / "population" / "learner_0")
+    words = ["evaluate", str(own[0].directory), "--against", "always_defect", "--against", frozen, "--trials", "4", "--record", "0"]
+    assert main(words) == 0
+    results = json.loads((own[0].directory / "results.json").read_text())["evaluations"]["against"]
+    assert {row["scenario"] for row in results["scenarios"]} == {"always_defect", f"{own[1].directory.name}/learner_0"}
+    assert row_of(results, "learner_0", "always_defect")["figures"]["other_cooperation"]["mean"] == 0.0
+    assert (own[0].directory / "report-against.html").is_file()
+
+
+def test_against_whom_is_refused_where_it_makes_no_sense(own: list[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(own[0].directory)
+    assert "want one of the two" in wrong(capsys, run, "--against", "tit_for_tat", "--suite", "together")
+    assert "did you mean 'tit_for_tat'" in wrong(capsys, run, "--against", "tit_for_tatt")
+    said = wrong(capsys, "random", "--game", "ballet", "--against", "random")
+    assert "--against is for games of several equal seats; Ballet has others" in said
+    said = wrong(capsys, run, "--against", str(own[1].directory))
+    assert "it is a run, whose agents are population/learner_0, population/learner_1" in said
+
+
+def test_results_say_after_how_many_iterations(own: list[Run]) -> None:
+    own[0].save_checkpoint(own[0].load_checkpoint()._replace(iteration=7))
+    results = evaluate(own, "together", trials=4, record=0).results
+    assert results["contenders"][0] == {"name": "learner_0", "runs": [run.directory.name for run in own], "iterations": [7, 0]}
+    assert f"{own[0].directory.name} (iteration 7)" in (own[0].directory / "report-together.html").read_text()
+
+
 def test_a_run_alone_has_no_other_seeds_to_meet(own: list[Run]) -> None:
     results = evaluate(own[:1], "self_and_others", trials=4, record=0).results
     assert {row["scenario"] for row in results["scenarios"]} == {"itself", "partner"}

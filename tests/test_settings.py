@@ -98,6 +98,52 @@ def test_overrides_reach_every_depth() -> None:
     assert experiment.algorithm == A2C()
 
 
+def test_who_takes_anothers_place_keeps_what_that_one_was_set_to() -> None:
+    """So that memories are compared at one width and algorithms at one rate. What differs by default is each one's own."""
+    preset = load(PRESETS["ipd_mixed_pool_quick"])()
+    assert (preset.agent.memory.width, preset.algorithm.learning_rate, preset.algorithm.epochs) == (32, 0.003, 2)
+    lstm = override(preset, "agent.memory=lstm").agent.memory
+    assert (type(lstm).__name__, lstm.width) == ("LSTMConfig", 32)
+    assert override(preset, "agent.memory=gru", "algorithm=ppo") == preset
+    assert override(preset, "agent.memory=lstm:width=8").agent.memory.width == 8
+    assert override(preset, "agent.memory.width=8", "agent.memory=lstm").agent.memory.width == 8
+    a2c = override(preset, "algorithm=a2c").algorithm
+    assert (type(a2c).__name__, a2c.learning_rate, a2c.discount, a2c.epochs) == ("A2C", 0.003, 0.9, 1)
+    # A game is another game.
+    assert override(preset, "game.rounds=7", "game=chicken").game.rounds == 7
+    assert override(override(preset, "game.rounds=7"), "game=chicken").game.rounds == 100
+    with pytest.raises(BadInput, match=r"^agent.memory.heads=5 with width=32 as before: .*does not divide"):
+        override(preset, "agent.memory=transformer_xl:heads=5")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("learning_rate=0.01", "'algorithm.learning_rate'"),
+        ("memory=gru", "'agent.memory'"),
+        ("width=64", "'agent.memory.width'"),
+        ("agent.width=64", "'agent.memory.width'"),
+        ("rounds=5", "'game.rounds'"),
+        ("seeds=5", "'seed'"),
+    ],
+)
+def test_a_setting_is_looked_for_at_every_depth(typed: str, meant: str) -> None:
+    with pytest.raises(BadInput, match=rf"did you mean {meant}\?$"):
+        override(load(PRESETS["ipd_mixed_pool_quick"])(), typed)
+
+
+def test_what_would_be_trained_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "ipd_mixed_pool_quick", "agent.memory=lstm", "seed=3", "--show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"agent.memory: LSTMConfig", "agent.memory.width=32", "seed=3", "game.rounds=100"} <= set(lines)
+    typed = [line for line in lines if "=" in line and "pairings" not in line and not line.endswith("=")]
+    assert override(load(PRESETS["ipd_mixed_pool_quick"])(), "agent.memory=lstm", *typed).seed == 3
+    assert main(["train", "memory_benchmark", "seeds=2", "--show"]) == 0
+    assert "seeds=2" in capsys.readouterr().out.splitlines()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_memory_within_a_memory_can_be_chosen_and_set() -> None:
     assignments = (
         "agent.memory=depth_recurrent",

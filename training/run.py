@@ -166,6 +166,11 @@ class Run:
             raise BadInput("; ".join(problems) + "; no other checkpoint is left")
         raise BadInput(f"{self.directory} has no checkpoint to go on from; start it anew with train {self.experiment.preset}")
 
+    @property
+    def iteration(self) -> int:
+        """After which the population was saved last; 0 where it never was."""
+        return max((int(file.stem) for file in (self.directory / "checkpoints").glob("[0-9]*.safetensors")), default=0)
+
     def population(self, device: str = "cpu") -> dict[str, Agent]:
         """{learner: agent}, as last saved."""
         names = self.experiment.scheme.learners(self.experiment.game)

@@ -314,6 +314,19 @@ def _as_list(text: str, hint: Any) -> Any:
     return tuple(_as_list(part, kind) for part, kind in zip(parts, each, strict=True)) if len(parts) == len(each) else value
 
 
+def told(settings: Any, above: str = "") -> list[str]:
+    """Every setting as a line that could be typed, `name.name=value`; the kinds of those that hold settings as `name: Kind`."""
+    lines = []
+    for field in dataclasses.fields(settings):
+        path, value = f"{above}{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += [f"{path}: {type(value).__name__}", *told(value, f"{path}.")]
+        else:
+            text = json.dumps(to_json(value), separators=(",", ":")) if isinstance(value, tuple) else str(value)
+            lines.append(f"{path}={text}")
+    return lines
+
+
 def _as_typed(value: Any) -> str:
     """A value as a person would type it; the beginning of a long list."""
     if isinstance(value, tuple):

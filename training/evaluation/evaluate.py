@@ -132,8 +132,9 @@ def evaluate(
         "seeds": max(len(contender.members) for contender in entrants.contenders),
         "trials_per_scenario": trials,
         "contenders": [
-            {"name": each.name, "runs": [member.run.directory.name for member in each.members if member.run]}
+            {"name": each.name, "runs": [run.directory.name for run in runs], "iterations": [run.iteration for run in runs]}
             for each in entrants.contenders
+            for runs in [[member.run for member in each.members if member.run]]
         ],
         "scenarios": [summarise(outcome) for outcome in outcomes],
         "comparisons": _compare(entrants, outcomes),

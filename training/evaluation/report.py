@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,10 @@ def html_of(results: Mapping[str, Any]) -> str:
 """
 
 
+# Of a game's settings, in letters: payoffs fit, a table of captions does not.
+_LONGEST_SETTING = 100
+
+
 class _Scale(NamedTuple):
     """low, high: what is drawn. ticks: round values between them. digits: after their point."""
 
@@ -118,10 +123,18 @@ def _about(results: Mapping[str, Any]) -> str:
         ("Suite", f"{results.get('suite', 'none')}, version {results.get('version', 'unknown')}"),
         ("Game", _game(results)),
         ("Runs", ", ".join(str(run) for run in results.get("runs", [])) or "none named"),
-        *((f"Contender {each['name']}", ", ".join(str(run) for run in each.get("runs", []))) for each in results.get("contenders", [])),
+        *((f"Contender {each['name']}", _runs(each)) for each in results.get("contenders", [])),
         ("Evidence", _evidence([], results)),
     ]
     return "<dl>" + "".join(f"<dt>{_text(term)}</dt><dd>{_text(said)}</dd>" for term, said in entries) + "</dl>"
+
+
+def _runs(contender: Mapping[str, Any]) -> str:
+    """Its runs, and after how many iterations."""
+    runs, iterations = contender.get("runs", []), contender.get("iterations", [])
+    if len(iterations) != len(runs):
+        return ", ".join(str(run) for run in runs)
+    return ", ".join(f"{run} (iteration {iteration})" for run, iteration in zip(runs, iterations, strict=True))
 
 
 def _game(results: Mapping[str, Any]) -> str:
@@ -129,7 +142,8 @@ def _game(results: Mapping[str, Any]) -> str:
     about = results.get("game")
     if not about:
         return "not said"
-    settings = ", ".join(f"{name} {value}" for name, value in about.items() if name != "type" and not isinstance(value, (list, dict)))
+    plain = {name: json.dumps(value) if isinstance(value, (list, dict)) else str(value) for name, value in about.items() if name != "type"}
+    settings = ", ".join(f"{name} {value}" for name, value in plain.items() if len(value) <= _LONGEST_SETTING)
     return f"{str(about.get('type', '')).rpartition(':')[2]}: {settings}; episodes {results.get('episodes', 1)}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agents.co_players.referential import captioners, people
 from envs.coin_game import CoinGame
@@ -246,7 +247,13 @@ def against(names: Sequence[str], game: Game) -> Suite:
     """No entry of `SUITES`, but one made up on the spot: the agent in the first seat, and one of these in all the others."""
     if len(game.roles) != 1 or seat_count(game) < 2:
         raise BadInput(f"--against is for games of several equal seats; {type(game).__name__} has others; try --suite together")
-    return Suite("against", 1, tuple(Scenario(name, (FOCAL, *(name,) * (seat_count(game) - 1))) for name in names))
+    return Suite("against", 1, tuple(Scenario(_short(name), (FOCAL, *(name,) * (seat_count(game) - 1))) for name in names))
+
+
+def _short(name: str) -> str:
+    """A path's last two parts, of which none says that it is a population; other names as they are."""
+    is_path = (Path(name) / "agent.json").is_file()
+    return "/".join([part for part in Path(name).parts if part != "population"][-2:]) if is_path else name
 
 
 def _alone_among(suite: str, players: int, among: dict[str, str]) -> Suite:
