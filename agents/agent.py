@@ -156,7 +156,7 @@ class Agent(nn.Module):
     @torch.no_grad()
     def act(self, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None = None) -> tuple[Decision, AgentState]:
         """One step of N seats. observation: {field: [N, ...]}. reward: since the last act; 0 where None."""
-        one_step, action_before, reward_before, fresh = _one_step(observation, state, reward)
+        one_step, action_before, reward_before, fresh = _one_step(self.observation_space, observation, state, reward)
         outlook = self(one_step, action_before, reward_before, state.memory, fresh)
         policy = outlook.policy[:, 0]
         if self.config.acts == "best":
@@ -184,15 +184,23 @@ class Agent(nn.Module):
 
         It changes nothing, and neither playing nor learning asks for it.
         """
-        one_step, action_before, reward_before, fresh = _one_step(observation, state, reward)
+        one_step, action_before, reward_before, fresh = _one_step(self.observation_space, observation, state, reward)
         x = self._perceive(one_step, action_before, reward_before, fresh)
         return {name: value[:, 0] for name, value in self.memory.inspect(x, state.memory, fresh).items()}
 
 
 def _one_step(
-    observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None
+    space: gym.spaces.Dict, observation: Observation, state: AgentState, reward: Float[Tensor, "N"] | None
 ) -> tuple[Observation, Tensor, Float[Tensor, "N 1"], Bool[Tensor, "N 1"]]:
-    """A step as a trajectory of one: what is observed, the action and the reward before it, and whether it begins a trial."""
+    """A step as a trajectory of one: what is observed, the action and the reward before it, and whether it begins a trial.
+
+    Raises ValueError where a field is missing, or has not a row for each of the state's.
+    """
+    for name in space.spaces:
+        if name not in observation:
+            raise ValueError(f"observation has {', '.join(observation) or 'nothing'}; want {', '.join(space.spaces)}")
+        if len(observation[name]) != len(state.clock):
+            raise ValueError(f"observation.{name} has {len(observation[name])} rows and the state {len(state.clock)}; want one for each")
     if reward is None:
         reward = torch.zeros(len(state.clock), device=state.clock.device)
     one_step = {name: value[:, None] for name, value in observation.items()}

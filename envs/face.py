@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import importlib
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 import gymnasium as gym
@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from envs import GAMES
 from envs.chance import Purpose, fold
 from envs.game import Game, Role, Scene, Turn, seat_count, seats_of
-from envs.settings import checked
+from envs.settings import checked, nearest
 
 RENDER_MODES = ["human", "ansi", "rgb_array"]
 
@@ -193,7 +193,7 @@ class SingleSeatEnv(gym.Env):
 def make_game(name: str, **settings: Any) -> Game:
     """A game of `GAMES`. Raises TypeError for a setting that it does not have, ValueError for a name or value that cannot be."""
     if name not in GAMES:
-        raise ValueError(f"no game is called {name!r}; there are {', '.join(sorted(GAMES))}")
+        raise ValueError(f"no game is called {name!r}; {nearest(name, GAMES)}")
     module, _, factory = GAMES[name].partition(":")
     return _with(getattr(importlib.import_module(module), factory)(), settings)
 
@@ -201,7 +201,11 @@ def make_game(name: str, **settings: Any) -> Game:
 def _with(game: Game, settings: dict[str, Any]) -> Game:
     """The game with other settings, of which those that it has are of the types that it wants."""
     hints = get_type_hints(type(game))
-    values = {name: checked(value, hints[name], name) if name in hints else value for name, value in settings.items()}
+    known = [field.name for field in fields(game)]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            raise TypeError(f"{type(game).__name__} has no setting {name!r}; {nearest(name, known)}")
+    values = {name: checked(value, hints[name], name) for name, value in settings.items()}
     changed: Game = replace(game, **values)  # type: ignore[type-var]
     return changed
 

@@ -1,12 +1,27 @@
-"""Whether a setting is of the type that its field wants, and what a type is to a person."""
+"""Whether a setting is of the type that its field wants, what a type is to a person, and what to say of a wrong name."""
 
 from __future__ import annotations
 
+import difflib
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from beartype.door import is_bearable
+
+# More names than these in one line nobody reads.
+MOST_NAMED = 40
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What to say to someone who got a name wrong."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = names[:MOST_NAMED]
+    return f"there are {', '.join(shown)}{f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''}"
 
 
 def kind_of_list(hint: Any) -> Any:

@@ -785,3 +785,19 @@ def test_an_agent_that_acts_its_best_plays_its_policys_best_guess_whatever_its_l
 def test_settings_that_make_no_agent_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         AgentConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        ({"outcome": torch.tensor([0, 1])}, "observation.outcome has 2 rows and the state 1; want one for each"),
+        ({"outcom": torch.tensor([0])}, "observation has outcom; want outcome"),
+        ({}, "observation has nothing; want outcome"),
+    ],
+)
+def test_what_does_not_fit_the_state_is_named(observation, message):
+    space = gym.spaces.Dict({"outcome": gym.spaces.Discrete(5)})
+    agent = AgentConfig(memory=GRUConfig(8), embedding=4).build(space, gym.spaces.Discrete(2), seed=0)
+    for looks in (agent.act, agent.inspect):
+        with pytest.raises(ValueError, match=message):
+            looks(observation, agent.start(torch.tensor([7])))

@@ -277,8 +277,10 @@ def test_lists_and_numpys_numbers_are_settings() -> None:
     made = gymnasium.make(id_of("hidden_object"), moves=moves, boxes=np.int64(3)).unwrapped
     assert made._single.game == dataclasses.replace(make_game("hidden_object"), moves=tuple(moves), boxes=3)
     assert len(parallel_env("donor_game", rounds=3).possible_agents) == seat_count(make_game("donor_game"))
-    with pytest.raises(TypeError, match="'dances'"):
+    with pytest.raises(TypeError, match=r"^Ballet has no setting 'dances'; did you mean 'dancers'\?"):
         make_game("ballet_symbols", dances=3)
+    with pytest.raises(ValueError, match=r"^no game is called 'prisoners_dilema'; did you mean 'prisoners_dilemma'\?"):
+        parallel_env("prisoners_dilema")
 
 
 def test_a_game_of_two_seats_is_no_gymnasium_environment() -> None:

@@ -1,12 +1,18 @@
-"""What `launch.py list` prints."""
+"""What `launch.py list` prints, and what the command does before anything is imported."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from launch import main
+
+ROOT = Path(__file__).parent.parent
 
 
 def listed(capsys: pytest.CaptureFixture[str], *kinds: str) -> list[str]:
@@ -40,3 +46,11 @@ def test_every_memory_has_a_sentence_of_its_own(capsys: pytest.CaptureFixture[st
     monkeypatch.setenv("COLUMNS", "1000")
     told = [line.split(maxsplit=1)[1] for line in listed(capsys, "memories") if line.startswith("  ")]
     assert len(told) == len(set(told)) > 20
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, "3000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")])
+def test_threads_that_wait_sleep_soon_unless_somebody_says_otherwise(own: dict[str, str], expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | own
+    code = "import os, launch; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import resource
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from safetensors.torch import save_file
 
 from envs.coin_game import CoinGame
 from envs.face import draw
+from envs.third_party import ThirdPartyGame
 from launch import main
 from tests.games import SHAPES, AnyLegal
 from training import recording
@@ -30,7 +33,7 @@ from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player, load_agent, save_agent, space_from_json, space_to_json
 from training.replay import moments, policy_in_words, replay, strip, table_of
-from training.run import Run, Snapshot, _digest
+from training.run import Run, Snapshot, _digest, wants_trust
 from training.schemes.mixture import best_response
 from training.schemes.self_play import independent
 from training.seating import one_table
@@ -287,6 +290,16 @@ def test_a_frozen_co_player_that_has_changed_is_not_trained_with_any_more(run: R
     shutil.rmtree(frozen)
     with pytest.raises(BadInput, match=r"frozen is not the agent that the run began with: it is gone; want"):
         Run.open(made.directory).load_checkpoint()
+
+
+def test_who_has_to_be_trusted_is_known_when_the_next_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = small_experiment()
+    monkeypatch.setitem(sys.modules, "somebodys", importlib.import_module("pettingzoo.classic.rps_v2"))
+    assert not wants_trust(experiment)
+    assert not wants_trust(override(experiment, "scheme=best_response:tit_for_tat"))
+    assert wants_trust(override(experiment, "scheme=best_response:collections:OrderedDict"))
+    assert wants_trust(replace(experiment, game=ThirdPartyGame("somebodys")))
+    assert not wants_trust(override(experiment, "game=pettingzoo:pettingzoo.classic.rps_v2"))
 
 
 def test_spaces_survive_json() -> None:

@@ -28,6 +28,7 @@ from envs.chance import Purpose, seeds_of
 from envs.diagnostics.associative_recall import AssociativeRecall
 from envs.diagnostics.match_to_sample import MatchToSample
 from envs.game import Game
+from envs.settings import nearest
 from memory import MEMORIES
 from memory.budget import parameters_of, shape_of, with_parameters
 from memory.memory import MemoryConfig
@@ -43,7 +44,7 @@ from training.plain import PlainTrainer
 from training.rollout import Rollout
 from training.schemes.self_play import SelfPlay
 from training.seating import one_table
-from training.settings import BadInput, build, load, nearest, to_json
+from training.settings import BadInput, build, load, to_json
 
 NAME, SETTINGS = "memory_benchmark", "study.json"
 FORMAT = 3

@@ -26,9 +26,10 @@ from safetensors.torch import save as save_tensors
 from agents.agent import Agent, AgentConfig
 from agents.co_players import CO_PLAYERS
 from agents.occupant import Occupant
+from envs.settings import nearest
 from training.files import write_atomically
 from training.foreign import Foreign
-from training.settings import BadInput, configured, from_json, load, nearest, to_json
+from training.settings import BadInput, configured, from_json, load, to_json
 
 FORMAT = 1
 

@@ -18,12 +18,13 @@ from agents.agent import Agent
 from envs.chance import Purpose, fold
 from envs.face import draw
 from envs.game import Scene, seats_of
+from envs.settings import nearest
 from training import recording, tree
 from training.board import Board
 from training.looks import folded, in_words
 from training.rollout import Rollout, Step
 from training.run import Run
-from training.settings import BadInput, nearest
+from training.settings import BadInput
 
 STRIP_COLUMNS, FRAME = 10, 96
 # Up to how many choices all are told, and how many of more than that.

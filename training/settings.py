@@ -7,19 +7,18 @@ failure is one line that names the field, the value and what would work.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from beartype.door import is_bearable
 
 from agents.co_players import CO_PLAYERS
 from envs import GAMES
-from envs.settings import alternatives, checked, in_words, kind_of_list
+from envs.settings import alternatives, checked, in_words, kind_of_list, nearest
 from memory import MEMORIES
 from training.schemes import SCHEMES
 
@@ -27,9 +26,6 @@ from training.schemes import SCHEMES
 class BadInput(ValueError):
     """Something a person wrote is wrong; the message is one line that says what would work."""
 
-
-# More names than these in one line nobody reads.
-MOST_NAMED = 40
 
 ALGORITHMS: dict[str, str] = {
     "ppo": "training.algorithms:PPO",
@@ -58,16 +54,6 @@ def lookup(names: Mapping[str, str], name: str, what: str) -> Any:
     if name not in names:
         raise BadInput(f"no {what} is called {name!r}; {nearest(name, names)}")
     return load(names[name])
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What to say to someone who got a name wrong."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = names[:MOST_NAMED]
-    return f"there are {', '.join(shown)}{f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''}"
 
 
 def to_json(value: Any) -> Any:
