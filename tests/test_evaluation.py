@@ -364,6 +364,7 @@ def test_a_trained_response_finds_what_can_be_taken(tmp_path: Path) -> None:
     row = results["exploitability"][0]
     # Who always cooperates can be robbed of 2 a round, where its copy would give 1.
     assert row["exploiter_reward"]["mean"] > 1.6
+    assert row["copy_reward"]["mean"] == pytest.approx(1.0)
     assert row["exploitability"]["mean"] == pytest.approx(row["exploiter_reward"]["mean"] - 1.0)
     gaps = {row["scenario"]: set(row["figures"]) & {"best_response_gap", "trained_response_gap"} for row in results["scenarios"]}
     assert all(len(each) == 1 for each in gaps.values())

@@ -517,3 +517,9 @@ def test_a_trained_agent_is_met_by_its_path_and_stays_as_it_was(run: Run) -> Non
     trainer.train()
     assert experiment.scheme.co_players(experiment.game) == (str(path),)
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+
+
+def test_who_names_a_recording_is_told_its_run(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    file = next((recorded.directory / "episodes").iterdir())
+    assert main(["replay", str(file)]) == 2
+    assert f"it is a recording: say its run, {recorded.directory}, and --recording {file.stem}\n" in capsys.readouterr().err

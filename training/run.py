@@ -85,7 +85,9 @@ class Run:
         directory = Path(directory)
         file = directory / "experiment.json"
         if not directory.is_dir():
-            raise BadInput(f"there is no run {str(directory)!r}; {_runs_near(directory)}")
+            is_recording = directory.is_file() and directory.parent.name == "episodes"
+            of_it = f"it is a recording: say its run, {directory.parent.parent}, and --recording {directory.stem}"
+            raise BadInput(f"there is no run {str(directory)!r}; {of_it if is_recording else _runs_near(directory)}")
         if not file.is_file():
             raise BadInput(f"{directory} is no run: it has no experiment.json")
         try:

@@ -83,6 +83,7 @@ def exploitability(entrants: Entrants, trials: int, iterations: int, seed: int, 
                 "trials_per_iteration": TRIALS,
                 "exploiter_reward": bootstrap(np.stack(earned))._asdict(),
                 "agent_reward": bootstrap(np.stack(left))._asdict(),
+                "copy_reward": bootstrap(np.stack(alone))._asdict(),
                 "exploitability": bootstrap(np.stack(earned) - np.stack(alone))._asdict(),
             }
         )

@@ -138,15 +138,16 @@ def _exploitability(results: Mapping[str, Any], width: int) -> Grid:
     row = results["exploitability"][0]
     note = (
         f"a fresh learner trained for {row['iterations']} x {row['trials_per_iteration']} trials against each; "
-        "exploitability: its reward less the agent's with a copy of itself (a lower bound)"
+        "exploitability: its reward less the copy reward, the agent's with a copy of itself (a lower bound)"
     )
     grid = _grid("exploitability", note)
     grid.add_column("agent", overflow="fold")
-    for name in ("exploiter_reward", "agent_reward", "exploitability"):
+    names = ("exploiter_reward", "agent_reward", "copy_reward", "exploitability")
+    for name in names:
         grid.add_column(Text(name.replace("_", " ")), justify="right", no_wrap=True)
     for row in results["exploitability"]:
         shown = _interval if width >= 100 else _mean
-        cells = (row["agent"], *[shown(row[name]) for name in ("exploiter_reward", "agent_reward", "exploitability")])
+        cells = (row["agent"], *[shown(row[name]) for name in names])
         grid.add_row(*[Text(cell) for cell in cells])
     return grid
 
