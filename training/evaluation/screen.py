@@ -146,7 +146,7 @@ def _exploitability(results: Mapping[str, Any], width: int) -> Grid:
     for name in names:
         grid.add_column(Text(name.replace("_", " ")), justify="right", no_wrap=True)
     for row in results["exploitability"]:
-        shown = _interval if width >= 100 else _mean
+        shown = _interval if width >= 120 else _mean
         cells = (row["agent"], *[shown(row[name]) for name in names])
         grid.add_row(*[Text(cell) for cell in cells])
     return grid
