@@ -414,7 +414,8 @@ def one_saw_quick() -> Experiment:
 
     Two learners (a GRU of 64 each). The witness sees in which of two boxes something is hidden and walks to one, while the watcher looks on
     from the back of the hall; both wait, and the watcher walks. Promise, on luck that no run trains on: the watcher goes to the right box
-    in more than 0.9 of trials, where chance gives 0.5.
+    in more than 0.9 of trials, where chance gives 0.5 (0.999, 0.999 and 0.998 on seeds 0 to 2), with a stranger for a witness, too. Four
+    minutes of one core.
     """
     return Experiment(
         preset="one_saw_quick",
