@@ -519,6 +519,19 @@ def test_a_trained_agent_is_met_by_its_path_and_stays_as_it_was(run: Run) -> Non
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
 
 
+@pytest.mark.parametrize("width", [40, 80, 1000])
+def test_a_replay_fits_the_screen(width: int, recorded: Run) -> None:
+    screen, pipe = io.StringIO(), io.StringIO()
+    name = "ipd_classics-tit_for_tat-learner_1"
+    replay(recorded, name, 0, Console(file=screen, width=width, force_terminal=True, color_system=None))
+    replay(recorded, name, 0, Console(file=pipe, width=width))
+    lines = screen.getvalue().splitlines()
+    steps = [line for line in lines if not line.startswith(name)]
+    assert max(map(len, steps)) <= width
+    assert len([line for line in steps if line[:3].strip()]) == 9
+    assert screen.getvalue().replace(";", "").split() == pipe.getvalue().replace(";", "").split()
+
+
 def test_who_names_a_recording_is_told_its_run(recorded: Run, capsys: pytest.CaptureFixture[str]) -> None:
     file = next((recorded.directory / "episodes").iterdir())
     assert main(["replay", str(file)]) == 2

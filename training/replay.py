@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from training.settings import BadInput
 STRIP_COLUMNS, FRAME = 10, 96
 # Up to how many choices all are told, and how many of more than that.
 SHOWN, LIKELIEST = 8, 4
-# Of what memories looked at, below its step.
+# Of what stands below its step: what memories looked at, and on a narrow screen who expected what.
 INDENT = 5
 
 
@@ -49,7 +50,13 @@ def replay(run: Run, name: str | None, trial: int, console: Console, trust: bool
     told = moments(rollout, recorded.tensors["seeds"], log, trial, seen)
     header, rows = ["step", "what happened", "who expected what"], table_of(told)
     for moment, row in zip(told, rows, strict=True):
-        console.print(Text("  ".join(row).rstrip()), soft_wrap=True)
+        whole = "  ".join(row).rstrip()
+        # Where nobody looks (`| grep`) a step stays on one line.
+        if not console.is_terminal or len(whole) <= console.width:
+            console.print(Text(whole), soft_wrap=True)
+        else:
+            lines = [part for text in (row[1], *row[2].split("; ")) for part in textwrap.wrap(text, console.width - INDENT)]
+            console.print(Text("\n".join([f"{row[0]}  {lines[0]}", *(" " * INDENT + line for line in lines[1:])])), soft_wrap=True)
         for line in moment.looks:
             for part in folded(line, console.width - INDENT):
                 console.print(Text(" " * INDENT + part), soft_wrap=True)
