@@ -199,12 +199,17 @@ def _one_step(
     for name in space.spaces:
         if name not in observation:
             raise ValueError(f"observation has {', '.join(observation) or 'nothing'}; want {', '.join(space.spaces)}")
-        if len(observation[name]) != len(state.clock):
-            raise ValueError(f"observation.{name} has {len(observation[name])} rows and the state {len(state.clock)}; want one for each")
+        _check_rows(f"observation.{name}", observation[name], state)
     if reward is None:
         reward = torch.zeros(len(state.clock), device=state.clock.device)
+    _check_rows("reward", reward, state)
     one_step = {name: value[:, None] for name, value in observation.items()}
     return one_step, state.action[:, None], reward[:, None], (state.clock == 0)[:, None]
+
+
+def _check_rows(name: str, value: Tensor, state: AgentState) -> None:
+    if value.shape[:1] != state.clock.shape:
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}, and the state {len(state.clock)} rows; want one for each, first")
 
 
 def _some_action(space: gym.Space[Any]) -> Tensor:

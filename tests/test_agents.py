@@ -790,7 +790,8 @@ def test_settings_that_make_no_agent_are_refused_by_name(settings, message):
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        ({"outcome": torch.tensor([0, 1])}, "observation.outcome has 2 rows and the state 1; want one for each"),
+        ({"outcome": torch.tensor([0, 1])}, r"observation.outcome has the shape \(2,\), and the state 1 rows; want one for each"),
+        ({"outcome": torch.tensor(0)}, r"observation.outcome has the shape \(\), and the state 1 rows; want one for each"),
         ({"outcom": torch.tensor([0])}, "observation has outcom; want outcome"),
         ({}, "observation has nothing; want outcome"),
     ],
@@ -801,3 +802,5 @@ def test_what_does_not_fit_the_state_is_named(observation, message):
     for looks in (agent.act, agent.inspect):
         with pytest.raises(ValueError, match=message):
             looks(observation, agent.start(torch.tensor([7])))
+    with pytest.raises(ValueError, match=r"reward has the shape \(3,\), and the state 1 rows"):
+        agent.act({"outcome": torch.tensor([0])}, agent.start(torch.tensor([7])), torch.zeros(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import PRESETS
 from training.run import Run
-from training.schemes.mixture import best_response
+from training.schemes.mixture import Mixture, Pairing, best_response
 from training.settings import BadInput, load, override
 
 
@@ -209,6 +210,24 @@ def test_whom_a_suite_has_no_seat_for_is_refused_unless_everyone_meets(own: list
     assert said.endswith("try --cross-play, or the others with --against tit_for_tat\n")
     results = evaluate(enter([own[0], "tit_for_tat"]), "together", trials=4, record=0, extras=Extras(cross_play=True)).results
     assert "tit_for_tat" in results["cross_play"]["agents"]
+    agent = str(own[1].directory / "population" / "learner_0")
+    assert f"or the others with --against {agent}\n" in wrong(capsys, str(own[0].directory), agent, "--suite", "together")
+
+
+def test_a_runs_learners_come_together_whoever_of_them_has_a_seat(tmp_path: Path) -> None:
+    """Two of three meet each other; the third meets a script."""
+    names = ("learner_0", "learner_1", "learner_2")
+    scheme = Mixture(names, (Pairing(names[:2], "learner"), Pairing((names[2], "tit_for_tat"), "script")))
+    run = made_run(tmp_path, replace(small_experiment(), scheme=scheme))
+    assert {row["agent"] for row in evaluate([run], "together", trials=4, record=0).results["scenarios"]} == set(names[:2])
+
+
+def test_a_script_with_long_settings_can_be_met_and_is_recorded(own: list[Run]) -> None:
+    name = "cycler:pattern=" + "CCD" * 100
+    assert main(["evaluate", str(own[0].directory), "--against", name, "--trials", "4"]) == 0
+    files = sorted((own[0].directory / "episodes").glob("against-*"))
+    assert len(files) == 2
+    assert main(["replay", str(own[0].directory), "--recording", files[0].stem]) == 0
 
 
 def test_whoever_is_named_can_be_met(own: list[Run], tmp_path: Path) -> None:
@@ -226,7 +245,7 @@ def test_against_whom_is_refused_where_it_makes_no_sense(own: list[Run], capsys:
     assert "want one of the two" in wrong(capsys, run, "--against", "tit_for_tat", "--suite", "together")
     assert "did you mean 'tit_for_tat'" in wrong(capsys, run, "--against", "tit_for_tatt")
     said = wrong(capsys, "random", "--game", "ballet", "--against", "random")
-    assert "--against is for games of several equal seats; Ballet has others" in said
+    assert said.endswith("--against is for games of several equal seats; Ballet has others; try --suite alone\n")
     said = wrong(capsys, run, "--against", str(own[1].directory))
     assert "it is a run, whose agents are population/learner_0, population/learner_1" in said
 
@@ -235,7 +254,9 @@ def test_results_say_after_how_many_iterations(own: list[Run]) -> None:
     own[0].save_checkpoint(own[0].load_checkpoint()._replace(iteration=7))
     results = evaluate(own, "together", trials=4, record=0).results
     assert results["contenders"][0] == {"name": "learner_0", "runs": [run.directory.name for run in own], "iterations": [7, 0]}
-    assert f"{own[0].directory.name} (iteration 7)" in (own[0].directory / "report-together.html").read_text()
+    (own[0].directory / "checkpoints" / "00000009-kept.safetensors").touch()
+    assert own[0].iteration == 7
+    assert f"{own[0].directory.name} (iteration 7), {own[1].directory.name}<" in (own[0].directory / "report-together.html").read_text()
 
 
 def test_a_run_alone_has_no_other_seeds_to_meet(own: list[Run]) -> None:

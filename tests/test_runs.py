@@ -290,6 +290,13 @@ def test_a_frozen_co_player_that_has_changed_is_not_trained_with_any_more(run: R
     shutil.rmtree(frozen)
     with pytest.raises(BadInput, match=r"frozen is not the agent that the run began with: it is gone; want"):
         Run.open(made.directory).load_checkpoint()
+    made.write_json("experiment.json", {**made.read_json("experiment.json"), "frozen": None})
+    with pytest.raises(BadInput, match=r'experiment.json is damaged: its "frozen" is None'):
+        made.load_checkpoint()
+
+
+def test_a_co_player_whose_name_is_longer_than_a_path_is_trained_with(tmp_path: Path) -> None:
+    Run.create(override(small_experiment(), "scheme=best_response:cycler:pattern=" + "CCD" * 200), tmp_path)
 
 
 def test_who_has_to_be_trusted_is_known_when_the_next_command_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

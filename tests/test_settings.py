@@ -24,7 +24,7 @@ from training.plain import PlainTrainer
 from training.population import co_player
 from training.presets import PRESETS
 from training.run import Run, Snapshot
-from training.settings import BadInput, build, from_json, load, override, to_json
+from training.settings import BadInput, build, from_json, load, override, to_json, told
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,24 @@ def test_who_takes_anothers_place_keeps_what_that_one_was_set_to() -> None:
         override(preset, "agent.memory=transformer_xl:heads=5")
 
 
+def test_what_something_falls_to_is_kept_only_with_what_it_falls_from() -> None:
+    """A supervised learner has no bonus for entropy by default; it must not rise to the preset's last one."""
+    preset = load(PRESETS["hidden_object_quick"])()
+    algorithm = override(preset, "algorithm=supervised").algorithm
+    assert (algorithm.entropy_coefficient, algorithm.final_entropy_coefficient) == (0.0, None)
+    assert (algorithm.learning_rate, algorithm.final_learning_rate) == (0.003, 0.001)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_is_shown_can_be_typed(name: str) -> None:
+    preset = load(PRESETS[name])()
+    assert override(preset, *[line for line in told(preset) if "=" in line]) == preset
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
+        ("memory.width=8", "'agent.memory.width'"),
         ("learning_rate=0.01", "'algorithm.learning_rate'"),
         ("memory=gru", "'agent.memory'"),
         ("width=64", "'agent.memory.width'"),
@@ -137,8 +152,9 @@ def test_what_would_be_trained_is_shown(capsys: pytest.CaptureFixture[str], tmp_
     assert main(["train", "ipd_mixed_pool_quick", "agent.memory=lstm", "seed=3", "--show"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"agent.memory: LSTMConfig", "agent.memory.width=32", "seed=3", "game.rounds=100"} <= set(lines)
-    typed = [line for line in lines if "=" in line and "pairings" not in line and not line.endswith("=")]
-    assert override(load(PRESETS["ipd_mixed_pool_quick"])(), "agent.memory=lstm", *typed).seed == 3
+    typed = [line for line in lines if "=" in line]
+    preset = load(PRESETS["ipd_mixed_pool_quick"])()
+    assert override(preset, "agent.memory=lstm", *typed) == override(preset, "agent.memory=lstm", "seed=3")
     assert main(["train", "memory_benchmark", "seeds=2", "--show"]) == 0
     assert "seeds=2" in capsys.readouterr().out.splitlines()
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from envs.third_party import ThirdPartyGame
+from tests.games import AnyLegal
+from training import recording
 from training.experiment import Experiment
 from training.schemes.self_play import self_play
 from training.seating import one_table
@@ -105,6 +108,15 @@ def test_an_old_state_cannot_be_stepped_when_its_environment_plays_another_game_
     game.release(first)
     assert game.start(torch.tensor([3])).copy.tolist() != second.copy.tolist()
     game.step(second, actions)
+
+
+def test_a_recording_is_the_same_whichever_environment_played_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    game = game_of(Countdown, monkeypatch)
+    people = {"any": AnyLegal(game.roles[0])}
+    for attempt in range(2):
+        rollout, log = recording.play(game, one_table(("any", "any"), 3), people, torch.arange(3))
+        recording.save(tmp_path / f"{attempt}.safetensors", rollout, torch.arange(3), log, "any", {})
+    assert recording.compare(recording.load(tmp_path / "0.safetensors"), log).identical
 
 
 def test_scenery_is_looked_at_without_keeping_environments(monkeypatch: pytest.MonkeyPatch) -> None:

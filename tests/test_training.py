@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 
 from tests.games import Breaks
+from training import run as run_module
 from training.experiment import Experiment
 from training.plain import PlainTrainer
 from training.population import co_player
@@ -242,6 +243,28 @@ def test_the_best_checkpoint_is_the_same_whether_or_not_the_run_was_stopped(
         train(run, run.load_checkpoint())
     else:
         train(run)
+    assert best_of(run) == (4, -3.0)
+
+
+def test_a_stop_while_a_checkpoint_is_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the numbered file and the best one."""
+    monkeypatch.setattr(rllib, "stop_ray", lambda: None)
+    run = Run.create(experiment_with("iterations=6", "checkpoint_every=2"), tmp_path)
+    monkeypatch.setattr(rllib, "build", lambda given: Pretend(given, [-11.0, -1.0, -2.0, -4.0, -1.0, -9.0], [0] * 6))
+    save, calls = run_module.write_atomically, []
+
+    def stopped(file: Path, data: bytes) -> None:
+        calls.append(file.name)
+        if calls.count("best.safetensors") == 2 and "stopped" not in calls:
+            calls.append("stopped")
+            raise KeyboardInterrupt
+        save(file, data)
+
+    monkeypatch.setattr(run_module, "write_atomically", stopped)
+    with pytest.raises(Stopped, match="stopped after iteration 4"):
+        train(run)
+    assert best_of(run) == (4, -3.0)
+    train(run, run.load_checkpoint())
     assert best_of(run) == (4, -3.0)
 
 

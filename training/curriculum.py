@@ -54,7 +54,7 @@ class Curriculum:
         return game if stage is None else dataclasses.replace(game, **{self.raises: stage})
 
     def after(self, stage: int | None, game: Any, tally: Mapping[str, tuple[float, float]]) -> int | None:
-        """The next iteration's stage. tally: {name: (sum, count)} of all of this one's trials, by the names of `training.metrics`.
+        """The next iteration's stage. tally: {name: (sum, count)} of this one's first trials, by the names of `training.metrics`.
 
         Raises BadInput where there is no such measure, which nobody knows before something was played.
         """

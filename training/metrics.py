@@ -1,4 +1,4 @@
-"""What is logged: every name, its formula and its unit, once.
+"""What is logged: every name, its formula and its unit, once. Of play it is each row's first trial that counts.
 
 | name | what it is | unit |
 |---|---|---|

@@ -94,8 +94,13 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
 
 def frozen_in(experiment: Any) -> dict[str, str]:
     """{name: digest} of an experiment's co-players that are trained agents: of their settings and weights, as they are on disk now."""
-    files = {name: Path(name) / "agent.json" for name in experiment.scheme.co_players(experiment.game)}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    files = {name: Path(name) / "agent.json" for name in experiment.scheme.co_players(experiment.game) if is_an_agents_path(name)}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+
+
+def is_an_agents_path(name: str) -> bool:
+    """Whether a co-player's name is a trained agent's directory. Scripts' settings can be longer than any path."""
+    return name.partition(":")[0] not in (*CO_PLAYERS, "axelrod") and os.path.isfile(os.path.join(name, "agent.json"))
 
 
 def check_frozen(experiment: Any, begun_with: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from agents.occupant import Occupant
 from envs.game import Game
 from training import tree
 from training.files import write_atomically
-from training.population import co_player, load_agent, runs_foreign_code
+from training.population import co_player, is_an_agents_path, load_agent, runs_foreign_code
 from training.rollout import Rollout, Step, Table
 from training.seating import Seating
 from training.settings import BadInput, from_json, to_json
@@ -133,10 +133,14 @@ def replay(
         raise BadInput(f"the recording is damaged: {error or 'it does not hold a game'}") from error
 
 
+# Which of a third-party game's live environments played, and which time, is no part of what was played.
+_NOT_OF_THE_TRIAL = ("seeds", "game.copy", "game.use")
+
+
 def compare(recording: Recording, log: Step, tolerance: float = 1e-4) -> Comparison:
     """How the recorded trials and the replayed ones differ. Whole numbers (actions, states) must agree; real ones to `tolerance`."""
-    replayed = tree.named_leaves(log)
-    recorded = {name: leaf for name, leaf in recording.tensors.items() if name != "seeds"}
+    replayed = {name: leaf for name, leaf in tree.named_leaves(log).items() if name not in _NOT_OF_THE_TRIAL}
+    recorded = {name: leaf for name, leaf in recording.tensors.items() if name not in _NOT_OF_THE_TRIAL}
     if replayed.keys() != recorded.keys():
         return Comparison(False, 0.0, f"what is kept: {sorted(replayed.keys() ^ recorded.keys())[0]}")
     worst, identical = 0.0, True
@@ -167,7 +171,7 @@ def _recorded_agent(run_directory: Path, name: str, digest: str) -> Occupant:
 
 
 def _recorded_co_player(name: str, trust: bool) -> Occupant:
-    if "/" in name or (Path(name) / "agent.json").exists():
+    if "/" in name or is_an_agents_path(name):
         raise BadInput(f"the recording names an agent {name!r} outside the run's population")
     if runs_foreign_code(name) and not trust:
         raise BadInput(f"the recording wants to run the code of co-player {name!r}; say --trust if you know it")

@@ -152,7 +152,10 @@ class Run:
         Raises BadInput where none is left, where it is of agents with other settings than the run's, and where a trained agent that the
         run learned with has changed since.
         """
-        check_frozen(self.experiment, self.read_json("experiment.json").get("frozen", {}))
+        frozen = self.read_json("experiment.json").get("frozen", {})
+        if not isinstance(frozen, dict):
+            raise BadInput(f'{self.directory / "experiment.json"} is damaged: its "frozen" is {frozen!r}; want an object')
+        check_frozen(self.experiment, frozen)
         problems = []
         for file in sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"), reverse=True):
             try:
@@ -171,7 +174,8 @@ class Run:
     @property
     def iteration(self) -> int:
         """After which the population was saved last; 0 where it never was."""
-        return max((int(file.stem) for file in (self.directory / "checkpoints").glob("[0-9]*.safetensors")), default=0)
+        names = [file.stem for file in (self.directory / "checkpoints").glob("[0-9]*.safetensors")]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def population(self, device: str = "cpu") -> dict[str, Agent]:
         """{learner: agent}, as last saved."""
@@ -251,7 +255,7 @@ def _score_of(file: Path) -> tuple[int, float]:
     """What is best was reached at the highest stage of a curriculum; what comes first is easier, and so earns more."""
     try:
         about = _about(file)
-        return int(about.get("played", 0)), float(about["score"])
+        return int(about.get("played", about.get("stage", 0))), float(about["score"])
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError):
         return 0, float("-inf")
 

@@ -166,14 +166,14 @@ def _read(assignment: str, above: str = "") -> _Assignment:
     return _Assignment(above + path, tuple(path.split(".")), text)
 
 
-def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, Any] | None = None) -> Any:
-    """kept: new values of fields that nothing is assigned to."""
+def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, Any] | None = None, path: str = "settings") -> Any:
+    """kept: new values of fields that nothing is assigned to. path: where these are."""
     known = [field.name for field in dataclasses.fields(settings)]
     of_field: dict[str, list[_Assignment]] = {}
     for each in assignments:
         if each.names[0] not in known:
             above = each.path.removesuffix(".".join(each.names))
-            deeper = [f"{above}{path}.{'.'.join(each.names)}" for path in _homes(settings, each.names[0])]
+            deeper = [f"{above}{path}.{'.'.join(each.names)}" for path in _homes(settings, each.names)]
             hint = f"did you mean {' or '.join(map(repr, deeper))}?" if deeper else nearest(each.names[0], known)
             raise BadInput(f"no setting is called {each.path!r}: {type(settings).__name__} has no {each.names[0]!r}; {hint}")
         of_field.setdefault(each.names[0], []).append(each)
@@ -188,26 +188,35 @@ def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, 
                 changes = fewer
         at_fault = " ".join(f"{each.path}={each.text}" for name in changes for each in of_field.get(name, []))
         as_before = ", ".join(f"{name}={_as_typed(changes[name])}" for name in changes if name not in of_field)
-        said = " with ".join(filter(None, (at_fault or type(settings).__name__, as_before and f"{as_before} as before")))
+        said = " with ".join(filter(None, (at_fault or path, as_before and f"{as_before} as before")))
         raise BadInput(f"{said}: {error}") from error
 
 
-def _homes(settings: Any, name: str) -> list[str]:
-    """The paths, below these, of settings that have one called so."""
+def _homes(settings: Any, names: tuple[str, ...]) -> list[str]:
+    """The paths, below these, of settings in which there is what these names lead to."""
     found = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            found += [field.name] if any(part.name == name for part in dataclasses.fields(value)) else []
-            found += [f"{field.name}.{path}" for path in _homes(value, name)]
+            found += [field.name] if _leads_somewhere(value, names) else []
+            found += [f"{field.name}.{path}" for path in _homes(value, names)]
     return found
 
 
+def _leads_somewhere(settings: Any, names: tuple[str, ...]) -> bool:
+    for name in names:
+        if not dataclasses.is_dataclass(settings) or all(field.name != name for field in dataclasses.fields(settings)):
+            return False
+        settings = getattr(settings, name)
+    return True
+
+
 def _shared(old: Any, new: Any) -> dict[str, Any]:
-    """What `old` was set to, of the settings that both have, of the same default."""
+    """What `old` was set to, of the settings that both have, of the same default; what it falls to only with what it falls from."""
     defaults = {field.name: field.default for field in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else {}
-    same = [field.name for field in dataclasses.fields(new) if field.name in defaults and field.default == defaults[field.name]]
-    return {name: getattr(old, name) for name in same if getattr(old, name) != getattr(new, name)}
+    same = {field.name for field in dataclasses.fields(new) if field.name in defaults and field.default == defaults[field.name]}
+    kept = [name for name in same if not name.startswith("final_") or name.removeprefix("final_") in same]
+    return {name: getattr(old, name) for name in sorted(kept) if getattr(old, name) != getattr(new, name)}
 
 
 def _complaint(settings: Any, changes: Mapping[str, Any]) -> str:
@@ -235,7 +244,7 @@ def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
     within = own + [each._replace(names=each.names[1:]) for each in assignments if len(each.names) > 1]
     if within and not dataclasses.is_dataclass(value):
         raise BadInput(f"no setting is called {within[0].path!r}: {name} is {value!r} and has no settings of its own")
-    return _replaced(value, within, kept) if within or kept else value
+    return _replaced(value, within, kept, f"{assignments[-1].path}={assignments[-1].text}") if within or kept else value
 
 
 def _named(field: str, text: str) -> tuple[Any, str]:

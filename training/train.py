@@ -39,6 +39,8 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     board = Board(run.directory, purge_after=snapshot.iteration + 1 if snapshot else None)
     screen = Screen(experiment, start=snapshot.iteration if snapshot else 0)
     played, scores = (snapshot.played, snapshot.scores) if snapshot else (None, ())
+    # A checkpoint that is being written.
+    due: tuple[Snapshot, float] | None = None
     stopped, algorithm = False, None
     try:
         with _interruptible():
@@ -59,15 +61,16 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
                     board.scalars(algorithm.report, algorithm.completed)
                     screen.show(algorithm.completed, algorithm.report)
                     if algorithm.completed % experiment.checkpoint_every == 0 or algorithm.completed == experiment.iterations:
-                        run.save_checkpoint(safe._replace(scores=()), sum(scores) / len(scores))
-                        saved_at, scores = algorithm.completed, ()
+                        due = safe._replace(scores=()), sum(scores) / len(scores)
+                        run.save_checkpoint(*due)
+                        saved_at, scores, due = algorithm.completed, (), None
             board.hyper_parameters(experiment, algorithm.report)
             stored = run.read_json("results.json")
             run.write_json("results.json", {**stored, "training": {"iterations": algorithm.completed, **algorithm.report}})
     except KeyboardInterrupt:
         stopped = True
         if safe is not None and safe.iteration > max(saved_at, 0):
-            run.save_checkpoint(safe)
+            run.save_checkpoint(*(due or (safe,)))
             saved_at = safe.iteration
         if saved_at < 1:
             raise Stopped("stopped before the first iteration was done; nothing to go on from") from None

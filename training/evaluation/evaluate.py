@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import time
@@ -33,7 +34,7 @@ from training.evaluation.statistics import (
 )
 from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Scenario, Suite
 from training.occupants import check_fits
-from training.population import co_player
+from training.population import co_player, is_an_agents_path
 from training.run import Run
 from training.seating import one_table
 from training.settings import BadInput, lookup, to_json
@@ -48,6 +49,8 @@ READ_TRIALS = 64
 # Fewer say nothing: trials that are over are not read.
 LEAST_READ = 10
 MOST_TRIALS = 100_000
+# Letters of a recording's name: a script's settings can be longer than a file's name may be.
+LONGEST_STEM = 160
 
 
 class Extras(NamedTuple):
@@ -115,9 +118,12 @@ def evaluate(
     if extras.cross_play and sum(len(contender.members) for contender in entrants.contenders) < 2:
         raise BadInput("cross-play wants at least two agents")
     tables = seat_everyone(entrants, suite)
-    idle = [each.name for each in entrants.contenders if not any(contender is each for contender, _ in tables)]
-    if idle and not extras.cross_play:
-        raise BadInput(f"suite {suite.name!r} has no seat for {idle[0]}; its seats want {_wanted(suite)}; {_instead(entrants, idle[0])}")
+    # A run's learners come together, whether or not a suite has a seat for each.
+    others = [each for each in entrants.contenders if each.members[0].run is None]
+    idle = [each for each in others if not any(contender is each for contender, _ in tables)]
+    if idle and not (extras.cross_play or extras.exploit):
+        name, instead = idle[0].name, _instead(entrants, idle[0].kin)
+        raise BadInput(f"suite {suite.name!r} has no seat for {name}; its seats want {_wanted(suite)}; {instead}")
     for directory in [run.directory for run in entrants.runs] + ([out] if out is not None else []):
         Run(directory, entrants.experiment).read_json("results.json")
     outcomes = [_play_scenario(entrants, suite, scenario, contender, seated, trials) for (contender, scenario), seated in tables.items()]
@@ -277,9 +283,12 @@ def _record(entrants: Entrants, suite: Suite, scenario: Scenario, table: _Table,
     rollout, log = recording.play(
         entrants.experiment.game, one_table(table.names, trials), table.occupants, seeds, entrants.experiment.episodes
     )
-    learners = [name for name in dict.fromkeys(table.names) if (folder / name / "agent.json").is_file()]
+    learners = [name for name in dict.fromkeys(table.names) if is_an_agents_path(f"{folder}/{name}")]
     parts = [suite.name, scenario.name.replace(" ", ""), *([table.names[table.seats[0]]] if FOCAL in scenario.seats else [])]
-    path = run.directory / "episodes" / ("-".join(parts) + ".safetensors")
+    stem = "-".join(parts)
+    if len(stem) > LONGEST_STEM:
+        stem = f"{stem[:LONGEST_STEM]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    path = run.directory / "episodes" / f"{stem}.safetensors"
     recording.save(path, rollout, seeds, log, scenario.name, {name: recording.weights_digest(folder / name) for name in learners})
 
 

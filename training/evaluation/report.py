@@ -3,10 +3,10 @@
 `results` is what `results.json` holds for a suite; a section whose key is absent is left out:
 
     suite, version, runs, trials_per_scenario, seeds
-    contenders    [{name, runs}]
+    contenders    [{name, runs, iterations}]
     scenarios     [{agent, scenario, seats, figures {name: interval}, curves {name: {mean [T], low [T], high [T]}}}]
     comparisons   [{scenario, figure, a, b, difference: interval, probability_of_improvement: interval}]
-    inference     [{agent, kinds, rounds [R], accuracy [R], control [R], chance, trials}]
+    inference     [{agent, kinds, rounds [R], accuracy [R], control [R], chance, trials, trials_left [R]}]
     language      [{agent, scenario, figures {name: interval without ends}}]
     exploitability  [{agent, and intervals by name}]
     cross_play    as `population_games.analyse` returns it, and perhaps cooperation [A, A]
@@ -134,7 +134,7 @@ def _runs(contender: Mapping[str, Any]) -> str:
     runs, iterations = contender.get("runs", []), contender.get("iterations", [])
     if len(iterations) != len(runs):
         return ", ".join(str(run) for run in runs)
-    return ", ".join(f"{run} (iteration {iteration})" for run, iteration in zip(runs, iterations, strict=True))
+    return ", ".join(f"{run} (iteration {number})" if number else str(run) for run, number in zip(runs, iterations, strict=True))
 
 
 def _game(results: Mapping[str, Any]) -> str:

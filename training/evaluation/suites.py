@@ -19,6 +19,7 @@ from envs.iterated_dilemma import IteratedDilemma
 from envs.public_goods import PublicGoods
 from envs.referential import Referential
 from training.experiment import Experiment
+from training.population import is_an_agents_path
 from training.settings import BadInput
 
 SUITES: dict[str, str] = {
@@ -246,14 +247,18 @@ def commons(experiment: Experiment) -> Suite:
 def against(names: Sequence[str], game: Game) -> Suite:
     """No entry of `SUITES`, but one made up on the spot: the agent in the first seat, and one of these in all the others."""
     if len(game.roles) != 1 or seat_count(game) < 2:
-        raise BadInput(f"--against is for games of several equal seats; {type(game).__name__} has others; try --suite together")
-    return Suite("against", 1, tuple(Scenario(_short(name), (FOCAL, *(name,) * (seat_count(game) - 1))) for name in names))
+        instead = "alone" if seat_count(game) == 1 else "together"
+        raise BadInput(f"--against is for games of several equal seats; {type(game).__name__} has others; try --suite {instead}")
+    short = [_short(name) for name in names]
+    titles = names if len(set(short)) < len(short) else short
+    return Suite(
+        "against", 1, tuple(Scenario(title, (FOCAL, *(name,) * (seat_count(game) - 1))) for title, name in zip(titles, names, strict=True))
+    )
 
 
 def _short(name: str) -> str:
     """A path's last two parts, of which none says that it is a population; other names as they are."""
-    is_path = (Path(name) / "agent.json").is_file()
-    return "/".join([part for part in Path(name).parts if part != "population"][-2:]) if is_path else name
+    return "/".join([part for part in Path(name).parts if part != "population"][-2:]) if is_an_agents_path(name) else name
 
 
 def _alone_among(suite: str, players: int, among: dict[str, str]) -> Suite:
