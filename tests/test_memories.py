@@ -125,8 +125,8 @@ def test_a_gpu_remembers_what_a_cpu_does(name, steps):
 
 @each_memory
 def test_a_long_trial_in_single_precision_may_be_split(name):
-    """Step by step for 34 steps, then in parts of all lengths. Of luck by which rounding does not decide: by some, single precision is out by
-    more than is asked here, however it is split (docs/log.md)."""
+    """Step by step for 34 steps, then in parts of all lengths. Of luck by which rounding does not decide: by some, single precision is out
+    by more than is asked here, however it is split (docs/log.md)."""
     luck, cuts = 6, [*range(1, 34), 70, 128, 129, 144, 160, 200, 255, 256]
     memory = build(name, luck, torch.float32)
     x, reset = inputs(luck, 5, 257, torch.float32, resets=0.02)
