@@ -54,11 +54,6 @@ class ThirdPartyGame:
         # Building one now tells about a wrong name or a broken environment before anything starts.
         assert self.roles
 
-    @property
-    def is_pettingzoos(self) -> bool:
-        """Whether the module is PettingZoo's own, which a file may name."""
-        return self.module.split(".")[0] == "pettingzoo"
-
     @cached_property
     def roles(self) -> tuple[Role, ...]:
         environment = self._make()

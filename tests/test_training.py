@@ -172,6 +172,12 @@ def test_a_curriculum_rises_as_in_the_plain_loop_whoever_samples_and_after_resum
         assert torch.equal(value, snapshot.weights["learner_0"][key]), key
 
 
+def test_a_runner_does_not_play_with_another_agent_than_the_run_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rllib, "frozen_in", lambda experiment: {"runs/a/population/learner_0": "its digest then"})
+    with pytest.raises(BadInput, match=r"^co-player runs/a/population/learner_0 is not the agent that the run began with: it is gone"):
+        rllib.build(experiment_with())
+
+
 def test_the_stage_that_was_played_is_reported() -> None:
     algorithm = rllib.build(rising_with("curriculum.above=0"))
     try:

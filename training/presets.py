@@ -417,23 +417,13 @@ def one_saw_quick() -> Experiment:
     in more than 0.9 of trials, where chance gives 0.5 (0.999, 0.999 and 0.998 on seeds 0 to 2), with a stranger for a witness, too. Four
     minutes of one core.
     """
-    return Experiment(
+    quick = hidden_object_quick()
+    return replace(
+        quick,
         preset="one_saw_quick",
         game=one_saw_small(),
-        agent=AgentConfig(memory=GRUConfig(64), embedding=64),
-        scheme=SelfPlay(),
-        algorithm=PPO(
-            learning_rate=0.001,
-            final_learning_rate=0.0003,
-            entropy_coefficient=0.02,
-            final_entropy_coefficient=0.005,
-            discount=0.95,
-            trace=0.95,
-            # Scaled as well, they undo what was learned: once everybody is right their deviation is all noise.
-            advantages="centre",
-            epochs=4,
-        ),
-        trials=256,
+        # Scaled as well, advantages undo what was learned: once everybody is right their deviation is all noise.
+        algorithm=replace(quick.algorithm, learning_rate=0.001, final_learning_rate=0.0003, advantages="centre"),
         iterations=200,
         suite="together",
     )

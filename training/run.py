@@ -28,7 +28,7 @@ from envs.third_party import ThirdPartyGame
 from training.experiment import Experiment
 from training.files import write_atomically
 from training.population import check_finite, check_frozen, check_same_settings, frozen_in, load_agent, runs_foreign_code, save_agent
-from training.settings import BadInput, from_json, to_json
+from training.settings import BadInput, from_json, is_pettingzoos, to_json
 
 FORMAT = 1
 KEPT_CHECKPOINTS = 2
@@ -189,7 +189,7 @@ class Run:
 def wants_trust(experiment: Experiment) -> bool:
     """Whether somebody has to say --trust before a file may have this experiment's modules imported."""
     game = experiment.game
-    is_foreign = isinstance(game, ThirdPartyGame) and not game.is_pettingzoos
+    is_foreign = isinstance(game, ThirdPartyGame) and not is_pettingzoos(game.module)
     return is_foreign or any(runs_foreign_code(name) for name in experiment.scheme.co_players(game))
 
 

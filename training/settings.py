@@ -87,9 +87,14 @@ def from_json(data: Any, trust: bool = False) -> Any:
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise BadInput(f"settings of type {path!r} do not exist in this version")
     fields = {key: from_json(item, trust) for key, item in data.items() if key != "type"}
-    if module == "envs.third_party" and not trust and str(fields.get("module")).split(".")[0] != "pettingzoo":
+    if module == "envs.third_party" and not trust and not is_pettingzoos(str(fields.get("module"))):
         raise BadInput(f"the file wants to import {fields.get('module')!r}, which is not PettingZoo's; say --trust if you know it")
     return build(kind, fields, name)
+
+
+def is_pettingzoos(module: str) -> bool:
+    """Whether a third-party game's module is PettingZoo's own, which a file may name."""
+    return module.split(".")[0] == "pettingzoo"
 
 
 def build(kind: type, fields: Mapping[str, Any], where: str) -> Any:

@@ -361,9 +361,11 @@ def _infer(outcomes: list[Outcome]) -> list[dict[str, Any]]:
         for member, rows_at in enumerate(going):
             minds = [outcome.played[member].mind for outcome in own]
             seen = [_history(outcome.figures, member, times) for outcome in own]
-            reached = list(enumerate(zip(times, rows_at, strict=False)))
-            accuracy.append([_read_kind([mind[after][:kept][there] for mind in minds]) for _, (after, there) in reached])
-            control.append([_read_kind([sums[:kept, number][there] for sums in seen]) for number, (_, there) in reached])
+            reached = rows_at[: len(times)]
+            accuracy.append(
+                [_read_kind([mind[after][:kept][there] for mind in minds]) for after, there in zip(times, reached, strict=True)]
+            )
+            control.append([_read_kind([sums[:kept, number][there] for sums in seen]) for number, there in enumerate(reached)])
         rows.append(
             {
                 "agent": agent,
