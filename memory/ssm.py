@@ -1,15 +1,15 @@
 """A diagonal state-space layer that selects by its input, in residual blocks (Gu and Dao 2023, Mamba, algorithm 2).
 
-    u_t = silu(W_u x_t)
+    u_t = silu(convolution over time of W_u x_t)
     Delta_t = softplus(W_2 W_1 u_t + b),   B_t = W_B u_t,   C_t = W_C u_t
     h_t[d, n] = exp(Delta_t[d] A[d, n]) h_{t-1}[d, n] + Delta_t[d] B_t[n] u_t[d]
     y_t[d] = sum_n C_t[n] h_t[d, n] + S[d] u_t[d]
     out_t = W_o (y_t * silu(W_z x_t))
 
-A is negative, held to zero-order for the decay and to first order for the input, as published. Left out: the published short convolution
-over time, since an observation here is whole, and the doubled inner width, since the stack has perceptrons.
-State per row: layers D N numbers; learning keeps three times B T D N in memory, on a CPU in single precision a sixteenth of B T D N. A
-reset replaces h_{t-1} by zero.
+A is negative, held to zero-order for the decay and to first order for the input, as published. Left out: the convolution's bias, and
+the doubled inner width, since the stack has perceptrons.
+State per row: layers D (N + taps - 1) numbers; learning keeps three times B T D N in memory, on a CPU in single precision a sixteenth of
+B T D N. A reset replaces h_{t-1} by zero, and what the convolution saw before.
 """
 
 from __future__ import annotations
@@ -23,30 +23,38 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
+from memory.convolution import CausalConvolution
 from memory.kernels.selective_scan import selective_scan
 from memory.memory import Memory, require_positive
 from memory.stack import Stack
 
 
 class SSMState(NamedTuple):
+    """recent: the convolution's last inputs; None without one."""
+
     hidden: Float[Tensor, "B D N"]
+    recent: Float[Tensor, "B R D"] | None
 
 
 @dataclass(frozen=True)
 class SSMConfig:
-    """width: D, the number of channels. states: N, the numbers that each channel keeps. layers: residual blocks."""
+    """width: D, the number of channels. states: N, the numbers that each channel keeps. layers: residual blocks. taps: of the convolution
+    over time, each channel alone; 1 for none.
+    """
 
     width: int = 128
     states: int = 16
     layers: int = 2
+    taps: int = 4
 
     def __post_init__(self) -> None:
         require_positive("SSMConfig.width", self.width)
         require_positive("SSMConfig.states", self.states)
         require_positive("SSMConfig.layers", self.layers)
+        require_positive("SSMConfig.taps", self.taps)
 
     def build(self, inputs: int) -> Stack:
-        return Stack(inputs, self.width, [SSM(self.width, self.states) for _ in range(self.layers)])
+        return Stack(inputs, self.width, [SSM(self.width, self.states, self.taps) for _ in range(self.layers)])
 
 
 def step_size_bias(count: int) -> Float[Tensor, "count"]:
@@ -57,11 +65,12 @@ def step_size_bias(count: int) -> Float[Tensor, "count"]:
 class SSM(Memory):
     """One layer, from width D to width D."""
 
-    def __init__(self, width: int, states: int) -> None:
+    def __init__(self, width: int, states: int, taps: int) -> None:
         super().__init__(width, width)
         self.states = states
         rank = ceil(width / 16)
         self.inwards = nn.Linear(width, 2 * width, bias=False)
+        self.convolution = CausalConvolution(width, taps) if taps > 1 else None
         self.selects = nn.Linear(width, rank + 2 * states, bias=False)
         self.step_size = nn.Linear(rank, width)
         # As published: A = -1..-N.
@@ -73,25 +82,34 @@ class SSM(Memory):
 
     @property
     def state_size(self) -> int:
-        return self.outputs * self.states
+        return self.outputs * self.states + (self.convolution.state_size if self.convolution else 0)
 
     def start(self, batch_size: int) -> SSMState:
-        return SSMState(self.skip.new_zeros(batch_size, self.outputs, self.states))
+        hidden = self.skip.new_zeros(batch_size, self.outputs, self.states)
+        return SSMState(hidden, self.convolution.start(batch_size) if self.convolution else None)
 
     def forward(self, x: Float[Tensor, "B T E"], state: SSMState, reset: Bool[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], SSMState]:
-        u, gate, size, b, c = self._select(x)
+        u, gate, recent = self._enter(x, state.recent, reset)
+        size, b, c = self._select(u)
+        u = u.to(self.skip.dtype)
         y, hidden = selective_scan(size, u, self.log_rate.exp(), b, c, state.hidden, reset)
-        return self.outwards((y + self.skip * u) * silu(gate)), SSMState(hidden)
+        return self.outwards((y + self.skip * u) * silu(gate)), SSMState(hidden, recent)
 
     def inspect(self, x: Float[Tensor, "B T E"], state: SSMState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """step_size: Delta_t, [B, T, D]; a channel's slowest number keeps exp(-Delta_t) of itself as the layer starts out."""
-        return {"step_size": self._select(x)[2]}
+        u, _, _ = self._enter(x, state.recent, reset)
+        return {"step_size": self._select(u)[0]}
 
-    def _select(self, x: Float[Tensor, "B T E"]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """u [B, T, D], the gate W_z x [B, T, D], Delta [B, T, D], B [B, T, N] and C [B, T, N]; all but the gate in the state's type."""
+    def _enter(self, x: Float[Tensor, "B T E"], recent: Tensor | None, reset: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """u and the gate W_z x, both [B, T, D], and the convolution's last inputs."""
         u, gate = self.inwards(x).chunk(2, -1)
-        u = silu(u)
+        if self.convolution:
+            u, recent = self.convolution(u, recent, reset)
+        return silu(u), gate, recent
+
+    def _select(self, u: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Delta [B, T, D], B [B, T, N] and C [B, T, N], in the state's type."""
         rank = self.step_size.in_features
         low, b, c = self.selects(u).split([rank, self.states, self.states], -1)
         dtype = self.skip.dtype
-        return u.to(dtype), gate, softplus(self.step_size(low).to(dtype)), b.to(dtype), c.to(dtype)
+        return softplus(self.step_size(low).to(dtype)), b.to(dtype), c.to(dtype)

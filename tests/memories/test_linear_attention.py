@@ -17,6 +17,11 @@ from memory.linear_attention import (
 
 WIDTH, HEADS, EACH = 6, 2, 3
 CONFIGS = [LinearAttentionConfig, GatedLinearConfig, DeltaRuleConfig, LightNetConfig]
+LAYERS = {LinearAttentionConfig: LinearAttention, GatedLinearConfig: GatedLinear, DeltaRuleConfig: DeltaRule, LightNetConfig: LightNet}
+
+
+def layer_of(config, **settings):
+    return LAYERS[config](config(width=WIDTH, heads=HEADS, **settings))
 
 
 def prepared(layer, seed=0, batch=2, steps=40, share=0.1):
@@ -31,9 +36,23 @@ def prepared(layer, seed=0, batch=2, steps=40, share=0.1):
     return layer, x, reset
 
 
-def projected(layer, x):
-    q, k, v = (x @ layer.query_key_value.weight.T).unflatten(-1, (3, HEADS, EACH)).unbind(2)
+def projected(layer, x, reset):
+    mixed = x @ layer.query_key_value.weight.T
+    if layer.convolution:
+        mixed = convolved(mixed, reset, layer.convolution.weight)
+    q, k, v = mixed.unflatten(-1, (3, HEADS, EACH)).unbind(2)
     return q, k, v
+
+
+def convolved(x, reset, weight):
+    """Step after step, each channel alone; nothing from before a reset."""
+    episode, results = reset.cumsum(1), []
+    for t in range(x.shape[1]):
+        total = torch.zeros_like(x[:, 0])
+        for lag in range(min(len(weight), t + 1)):
+            total = total + weight[lag] * x[:, t - lag] * (episode[:, t] == episode[:, t - lag])[:, None]
+        results.append(total)
+    return torch.stack(results, 1)
 
 
 def finished(layer, x, o):
@@ -57,9 +76,10 @@ def visible(reset):
     return (episode[:, :, None] == episode[:, None, :]) & torch.ones(steps, steps).tril().bool()
 
 
-def test_linear_attention_is_a_weighted_mean_with_weights_that_are_products():
-    layer, x, reset = prepared(LinearAttention(WIDTH, HEADS))
-    q, k, v = projected(layer, x)
+@pytest.mark.parametrize("taps", [1, 4])
+def test_linear_attention_is_a_weighted_mean_with_weights_that_are_products(taps):
+    layer, x, reset = prepared(layer_of(LinearAttentionConfig, taps=taps))
+    q, k, v = projected(layer, x, reset)
     q, k = (torch.where(part > 0, part + 1, part.exp()) for part in (q, k))
     weights = torch.einsum("bthk,bshk->bhts", q, k) * visible(reset)[:, None]
     o = torch.einsum("bhts,bshv->bthv", weights / (weights.sum(-1, keepdim=True) + 1e-6), v)
@@ -80,37 +100,22 @@ def recur(k, v, q, keep, reset, beta=None):
     return torch.stack(outputs, 1)
 
 
-def test_gated_linear_attention_forgets_by_its_gate():
-    layer, x, reset = prepared(GatedLinear(WIDTH, HEADS))
-    q, k, v = projected(layer, x)
+@pytest.mark.parametrize("taps", [1, 3])
+def test_gated_linear_attention_forgets_by_its_gate(taps):
+    layer, x, reset = prepared(layer_of(GatedLinearConfig, taps=taps))
+    q, k, v = projected(layer, x, reset)
+    if taps > 1:
+        q, k, v = silu(q), silu(k), silu(v)
     keep = torch.sigmoid(x @ layer.decay[0].weight.T @ layer.decay[1].weight.T + layer.decay[1].bias) ** (1 / 16)
     o = recur(k, v, q, keep.unflatten(-1, (HEADS, EACH)), reset)
     assert_agree(layer, x, reset, finished(layer, x, o))
 
 
-def convolved(x, reset, weight):
-    """Step after step, each channel alone; nothing from before a reset."""
-    episode, results = reset.cumsum(1), []
-    for t in range(x.shape[1]):
-        total = torch.zeros_like(x[:, 0])
-        for lag in range(min(len(weight), t + 1)):
-            total = total + weight[lag] * x[:, t - lag] * (episode[:, t] == episode[:, t - lag])[:, None]
-        results.append(total)
-    return torch.stack(results, 1)
-
-
-def delta_rule(**settings):
-    return DeltaRule(DeltaRuleConfig(width=WIDTH, heads=HEADS, **settings))
-
-
 @pytest.mark.parametrize("taps", [1, 4])
 @pytest.mark.parametrize("decay", [False, True])
 def test_the_delta_rule_replaces_what_its_keys_recall(decay, taps):
-    layer, x, reset = prepared(delta_rule(decay=decay, taps=taps))
-    mixed = x @ layer.query_key_value.weight.T
-    if taps > 1:
-        mixed = convolved(mixed, reset, layer.convolution.weight)
-    q, k, v = silu(mixed).unflatten(-1, (3, HEADS, EACH)).unbind(2)
+    layer, x, reset = prepared(layer_of(DeltaRuleConfig, decay=decay, taps=taps))
+    q, k, v = (silu(part) for part in projected(layer, x, reset))
     q, k = (part / (part.square().sum(-1, keepdim=True) + 1e-6).sqrt() for part in (q, k))
     keep = torch.ones(*x.shape[:2], HEADS, dtype=torch.float64)
     if decay:
@@ -120,27 +125,44 @@ def test_the_delta_rule_replaces_what_its_keys_recall(decay, taps):
     assert_agree(layer, x, reset, finished(layer, x, o))
 
 
-def test_each_key_channel_of_lightnet_is_a_softmax_over_the_episodes_steps():
-    layer, x, reset = prepared(LightNet(WIDTH, HEADS))
-    q, k, v = projected(layer, x)
+@pytest.mark.parametrize("taps", [1, 2])
+def test_each_key_channel_of_lightnet_is_a_softmax_over_the_episodes_steps(taps):
+    layer, x, reset = prepared(layer_of(LightNetConfig, taps=taps))
+    q, k, v = projected(layer, x, reset)
     scores = k[:, None].expand(-1, 40, -1, -1, -1).masked_fill(~visible(reset)[..., None, None], -torch.inf)
     matrix = torch.einsum("btshk,bshv->bthkv", scores.softmax(2), v)
     o = torch.einsum("bthk,bthkv->bthv", silu(q), matrix)
     assert_agree(layer, x, reset, finished(layer, x, o))
 
 
-def test_a_delta_rule_that_decays_may_be_split_anywhere():
-    layer, x, reset = prepared(delta_rule(decay=True))
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        (DeltaRuleConfig, {"decay": True}),
+        (LinearAttentionConfig, {"taps": 4}),
+        (GatedLinearConfig, {"taps": 4}),
+        (LightNetConfig, {"taps": 4}),
+    ],
+)
+def test_what_is_not_by_default_may_be_split_anywhere(config, settings):
+    layer, x, reset = prepared(layer_of(config, **settings))
     state = layer.start(2)
     whole, last = layer(x, state, reset)
-    parts = []
+    parts, seen = [], []
     for first, then in ((0, 1), (1, 18), (18, 19), (19, 40)):
+        seen.append(layer.inspect(x[:, first:then], state, reset[:, first:then]))
         y, state = layer(x[:, first:then], state, reset[:, first:then])
         parts.append(y)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
     for found, wanted in zip(state, last, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
-    seen = layer.inspect(x, state, reset)
+    for name, wanted in layer.inspect(x, layer.start(2), reset).items():
+        torch.testing.assert_close(torch.cat([part[name] for part in seen], 1), wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_a_delta_rule_that_decays_shows_by_how_much():
+    layer, x, reset = prepared(layer_of(DeltaRuleConfig, decay=True))
+    seen = layer.inspect(x, layer.start(2), reset)
     assert seen["decay"].shape == seen["strength"].shape == (2, 40, HEADS)
     assert ((seen["decay"] > 0) & (seen["decay"] < 1)).all()
 
@@ -160,6 +182,8 @@ def test_a_delta_rules_decay_starts_as_published():
 @pytest.mark.parametrize(("config", "size"), list(zip(CONFIGS, (80, 64, 64 + 144, 80), strict=True)))
 def test_a_row_carries_a_matrix_per_head_and_layer(config, size):
     assert config(width=8, heads=2, layers=2).build(3).state_size == size
+    convolution = 0 if config is DeltaRuleConfig else 144
+    assert config(width=8, heads=2, layers=2, taps=4).build(3).state_size == size + convolution
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -168,3 +192,5 @@ def test_settings_that_cannot_be_are_named(config):
         config(width=8, heads=3)
     with pytest.raises(ValueError, match=f"{config.__name__}.layers is 0; want a whole number from 1 to 65,536"):
         config(layers=0)
+    with pytest.raises(ValueError, match=f"{config.__name__}.taps is 0; want a whole number from 1 to 65,536"):
+        config(taps=0)
