@@ -125,9 +125,10 @@ TASKS: dict[str, Task] = {
         longer=_ballet(48),
         measure="success",
         chance=0.5,
-        algorithm=Supervised(shows=True, learning_rate=0.002, final_learning_rate=0.0005, minibatches=16),
+        # Many small steps: with 8 trials in each HCAM was right in 0.94 after 90 iterations, where with 16 it was at chance after 185.
+        algorithm=Supervised(shows=True, learning_rate=0.002, final_learning_rate=0.0005, minibatches=32),
         trials=256,
-        iterations=185,
+        iterations=160,
         # What is seen next: without that everyone stays at chance (docs/log.md).
         auxiliary=Auxiliary(forecast=1.0),
     ),
