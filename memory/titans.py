@@ -35,7 +35,8 @@ head (Miras has one per channel). q, k and v come from a causal convolution over
 normalised and gated.
 
 Every gradient is a sum of outer products, so that y_t with the retention `decay` is attention within the chunk and the weights of single
-steps are never made. The other retentions make them: C copies of the weights per row while learning.
+steps are never made. The other retentions make them: C copies of the weights per row while learning. On a CPU, in single precision, steps
+are compiled and taken one after another instead (`memory.kernels.miras_numba`), with each one's own weights.
 
 State per row and layer: H P (2 + momentum) + 9 D + 1 numbers (W_c, A, S, the convolution's last three inputs, steps in the chunk), where
 d = D / H and P = d^2 (linear) or 2 d^2 times the expansion (mlp). So the open chunk is carried as the weights that it has made so far.
@@ -54,7 +55,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from memory.convolution import CausalConvolution
-from memory.kernels.choice import triton_version
+from memory.kernels.choice import numba_version, triton_version
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Stack
 
@@ -268,14 +269,24 @@ class Miras(Memory):
     ) -> tuple[Tensor, MirasState]:
         """What is recalled [B, T, H, d] and the state after, from the weights of a row's first step on."""
         config = self.config
+        q, k, v, log_keep, log_momentum, rate, threshold = inputs
         if (config.network, config.loss, config.retention) == ("linear", "squared", "decay"):
             fast = triton_version("titans_linear", state.weights)
             if fast:
-                q, k, v, log_keep, log_momentum, rate, _ = inputs
                 gates = log_keep, log_momentum if config.momentum else None, rate
                 learned = fast.learn(q, k, v, *gates, first, *state[:3], state.phase, reset, config.chunk_length)
                 recalled, anchor, weights, momentum, phase = learned
                 return recalled, MirasState(anchor, weights, momentum, state.recent, phase)
+        compiled = numba_version("miras", state.weights)
+        if compiled:
+            kept, carried = log_keep.exp(), log_momentum.exp() if config.momentum else None
+            kind = NETWORKS.index(config.network), LOSSES.index(config.loss), RETENTIONS.index(config.retention)
+            before = first, *state[:3], state.phase, reset
+            learned = compiled.learn(
+                q, k, v, kept, carried, rate, threshold, *before, kind, config.chunk_length, (LAYER_NORM_EPS, STEEPNESS)
+            )
+            recalled, anchor, weights, momentum, phase = learned
+            return recalled.transpose(1, 2), MirasState(anchor, weights, momentum, state.recent, phase)
         recalled, _, after = self._learn(inputs, first, state, reset)
         return recalled, after
 

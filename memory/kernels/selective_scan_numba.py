@@ -15,6 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from memory.kernels.choice import require_shapes
+from memory.kernels.exponential_numba import exp
 from memory.kernels.threads import in_threads
 
 # Steps between two states that are kept, and channels at a time.
@@ -22,16 +23,10 @@ CHUNK, CHANNELS = 16, 64
 # Numbers of a state times steps, below which starting a thread costs more than it saves.
 _ALONE = 1 << 18
 
-# Sums may be reordered, for vectors, but not those of `_exp`; infinities and what is not a number stay what they are.
+# Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-_exactly = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 
 _F = np.float32
-# Where exp comes to the smallest normal number (what is below counts as this), then log2 e, ln 2 in two parts, and the series (Cephes,
-# expf).
-_LEAST, _LOG2E, _LN2, _LN2_REST = _F(-87.3), _F(1.44269504), _F(0.693359375), _F(-2.12194440e-4)
-_P0, _P1, _P2, _P3, _P4, _P5 = _F(1.9875692e-4), _F(1.3981999e-3), _F(8.3334519e-3), _F(4.1665796e-2), _F(0.16666665), _F(0.5)
-_ONE, _HALF, _BIAS = _F(1), _F(0.5), np.int32(127)
 
 
 def refused(state: Float[Tensor, "B D N"]) -> str | None:
@@ -67,18 +62,6 @@ def selective_scan(
     return y, after
 
 
-@_exactly
-@no_type_check
-def _exp(x):
-    """Of what is not above zero, to the last bit or two, and never less than 1e-38."""
-    x = x if not (x < _LEAST) else _LEAST
-    power = np.floor(x * _LOG2E + _HALF)
-    x = x - power * _LN2
-    x = x - power * _LN2_REST
-    series = ((((_P0 * x + _P1) * x + _P2) * x + _P3) * x + _P4) * x + _P5
-    return (series * (x * x) + x + _ONE) * np.int32((np.int32(power) + _BIAS) << np.int32(23)).view(np.float32)
-
-
 @_compiled
 @no_type_check
 def _step(h, size, written, rate, b, c, decay, y):
@@ -87,7 +70,7 @@ def _step(h, size, written, rate, b, c, decay, y):
     for n in range(len(b)):
         bn, cn, hn, rate_n, decay_n = b[n], c[n], h[n], rate[n], decay[n]
         for d in range(len(y)):
-            decay_n[d] = _exp(-size[d] * rate_n[d])
+            decay_n[d] = exp(-size[d] * rate_n[d])
         for d in range(len(y)):
             new = decay_n[d] * hn[d] + written[d] * bn
             hn[d] = new

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 
 from memory.kernels import selective_scan_numba
+from memory.kernels.exponential_numba import exp
 from memory.kernels.selective_scan import scan_plainly, selective_scan
 
 NAMES = ("size", "u", "rate", "b", "c", "state")
@@ -132,7 +133,7 @@ def test_what_is_kept_for_learning_is_a_sixteenth():
 @njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def exp_of_all(values, out):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
-        out[i] = selective_scan_numba._exp(values[i])
+        out[i] = exp(values[i])
 
 
 def test_its_exponential_is_right_but_for_the_last_bits():
