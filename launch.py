@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     if more:
         options.settings = [*options.settings, *more]
     try:
+        if getattr(options, "trust", False):
+            from training.settings import trust
+
+            trust()
         return int(options.run(options))
     except ModuleNotFoundError as error:
         return _complain(f"{error.name} is not installed for {sys.executable}; try: make install, then . .venv/bin/activate")
@@ -164,7 +168,7 @@ def _study(options: argparse.Namespace) -> int:
         study = _study_of(options)
         directory = create(study, Path(options.runs))
     print(f"run {directory}", flush=True)
-    go_on = f"python launch.py train --resume {directory}"
+    go_on = f"python launch.py train --resume {directory}{' --trust' if study.names_modules else ''}"
     try:
         failed = carry_out(study, directory, lambda text: print(text, flush=True))
     except KeyboardInterrupt:
@@ -269,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_trust(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--trust", action="store_true", help="import the third-party module that a run's file names")
+    verb.add_argument("--trust", action="store_true", help="import the module of somebody else's that a run's file names")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ small operation. So it is in `envs.chance`, of whose few lines every step of eve
 run beside today's NumPy.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,14 @@ SHAPED = [
     if "from jaxtyping import" in file.read_text() and file != ROOT / "envs" / "chance.py"
 ]
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def _what_a_test_trusts_is_trusted_no_longer(monkeypatch):
+    """Whose modules files may name, and where modules are looked for."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("COTERIE_TRUSTS", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ from training.plain import PlainTrainer
 from training.rollout import Rollout
 from training.schemes.self_play import SelfPlay
 from training.seating import one_table
-from training.settings import BadInput, build, load, to_json
+from training.settings import BadInput, build, is_elsewhere, is_trusted, load, made_elsewhere, to_json
 
 NAME, SETTINGS = "memory_benchmark", "study.json"
 FORMAT = 3
@@ -146,6 +146,8 @@ SETTINGS_OF: dict[tuple[str, str], dict[str, Any]] = {
     **{(memory, "associative_recall"): {"taps": 4} for memory in ("linear_attention", "gated_linear", "lightnet")},
     # Its queries are learned and ask for nothing in particular: later layers have to.
     ("aaren", "associative_recall"): {"layers": 3},
+    # Short chunks may have a larger rate: with 16 and 0.1 it writes so little a step that ballet stays at chance.
+    ("titans_linear", "ballet"): {"chunk_length": 4, "rate": 0.4},
     **{(memory, task): {"expansion": 1} for memory in ("moneta", "memora") for task in TASKS},
 }
 
@@ -163,10 +165,11 @@ class Cell(NamedTuple):
 class MemoryBenchmark:
     """All memories at equal size on three tasks, with a table and a figure: hours for all of them, minutes for a few.
 
-    memories, tasks: names with commas between, or "all". seeds: how many, from 0. parameters: of each memory, as near as its widths allow.
-    layers: of those that consist of blocks, where `SETTINGS_OF` has nothing else. iterations: of each cell (0: as many as `TASKS` says).
-    trials: to test a cell on. seconds: of a core's own time, for a cell. workers: cells at a time (0: as many as there are cores).
-    writes_results: whether table and figure go into docs/results.md in the end.
+    memories, tasks: names with commas between, or "all"; a memory may be somebody's own, `module:object` (docs/adding.md). seeds: how many,
+    from 0. parameters: of each memory, as near as its widths allow. layers: of those that consist of blocks, where `SETTINGS_OF` has
+    nothing else. iterations: of each cell (0: as many as `TASKS` says). trials: to test a cell on. seconds: of a core's own time, for a
+    cell. workers: cells at a time (0: as many as there are cores). writes_results: whether table and figure go into docs/results.md in the
+    end.
     """
 
     memories: str = "all"
@@ -181,7 +184,7 @@ class MemoryBenchmark:
     writes_results: bool = False
 
     def __post_init__(self) -> None:
-        _chosen(self.memories, MEMORIES, "memory")
+        _chosen(self.memories, MEMORIES, "memory", is_open=True)
         _chosen(self.tasks, TASKS, "task")
         for name, least in (("seeds", 1), ("parameters", 1), ("layers", 1), ("iterations", 0), ("trials", 1), ("workers", 0)):
             if not least <= getattr(self, name) <= 10**9:
@@ -193,11 +196,12 @@ class MemoryBenchmark:
 
     def memory_of(self, name: str, task: str) -> MemoryConfig:
         """The memory called so, in its width for the benchmark. Raises BadInput where no width will do."""
-        config, settings = load(MEMORIES[name]), SETTINGS_OF.get((name, task), {})
+        module, _, found = name.partition(":")
+        plain: Any = made_elsewhere(module, found, "memory", MemoryConfig) if found else load(MEMORIES[name])()
         # At equal size few wide layers learn sooner than many narrow ones, and compute quicker.
-        few = {"layers": self.layers} if isinstance(shape_of(config(), EMBEDDING), Layers) else {}
+        few = {"layers": self.layers} if isinstance(shape_of(plain, EMBEDDING), Layers) else {}
         try:
-            return with_parameters(config(**few | settings), EMBEDDING, self.parameters)
+            return with_parameters(replace(plain, **few | SETTINGS_OF.get((name, task), {})), EMBEDDING, self.parameters)
         except ValueError as error:
             raise BadInput(f"parameters is {self.parameters}: {name}: {error}") from error
 
@@ -209,7 +213,12 @@ class MemoryBenchmark:
 
     @property
     def memory_names(self) -> list[str]:
-        return _chosen(self.memories, MEMORIES, "memory")
+        return _chosen(self.memories, MEMORIES, "memory", is_open=True)
+
+    @property
+    def names_modules(self) -> bool:
+        """Whether a memory is somebody's own, whose code a file may name only if it is trusted."""
+        return any(name not in MEMORIES for name in self.memory_names)
 
     @property
     def task_names(self) -> list[str]:
@@ -261,7 +270,7 @@ def create(benchmark: MemoryBenchmark, root: Path) -> Path:
 
 
 def reopen(directory: Path) -> MemoryBenchmark:
-    """The settings of a benchmark that was begun. Raises BadInput where they cannot be read."""
+    """The settings of a benchmark that was begun. Raises BadInput where they cannot be read, or name a module that nobody trusts."""
     file = directory / SETTINGS
     try:
         about = json.loads(file.read_text())
@@ -272,6 +281,9 @@ def reopen(directory: Path) -> MemoryBenchmark:
     if found != FORMAT:
         raise BadInput(f"{file} has format {found}; this version reads format {FORMAT}")
     benchmark: MemoryBenchmark = build(MemoryBenchmark, settings, NAME)
+    for name in benchmark.memory_names:
+        if name not in MEMORIES and not is_trusted(name.partition(":")[0]):
+            raise BadInput(f"{file} wants to run the code of memory {name!r}; say --trust if you know it")
     return benchmark
 
 
@@ -468,12 +480,15 @@ def _told(result: dict[str, Any]) -> str:
     return f"{np.mean(result['tested']):.3f} right, {longer}, {result['frames_per_second']:,.0f} frames/s"
 
 
-def _chosen(text: str, names: Mapping[str, Any], what: str) -> list[str]:
-    """The names in a list with commas, each once; all of them for "all". Raises BadInput for one that does not exist."""
+def _chosen(text: str, names: Mapping[str, Any], what: str, is_open: bool = False) -> list[str]:
+    """The names in a list with commas, each once; all of them for "all". Raises BadInput for one that does not exist.
+
+    is_open: `module:object` is a name, too.
+    """
     if text == "all":
         return list(names)
     chosen = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
-        if name not in names:
+        if name not in names and not (is_open and is_elsewhere(*name.partition(":")[::2])):
             raise BadInput(f"no {what} is called {name!r}; {nearest(name, names)}")
     return chosen

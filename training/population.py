@@ -6,10 +6,8 @@ Loading one never executes code from the file: settings may only name this proje
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from agents.occupant import Occupant
 from envs.settings import nearest
 from training.files import write_atomically
 from training.foreign import Foreign
-from training.settings import BadInput, configured, from_json, load, to_json
+from training.settings import BadInput, configured, from_json, is_elsewhere, load, load_elsewhere, to_json
 
 FORMAT = 1
 
@@ -51,8 +49,11 @@ def save_agent(agent: Agent, directory: Path) -> None:
     write_atomically(directory / "agent.json", json.dumps(about, indent=1).encode())
 
 
-def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Agent:
-    """The agent that `save_agent` wrote, ready to play. Raises BadInput naming the file and what is wrong with it."""
+def load_agent(directory: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> Agent:
+    """The agent that `save_agent` wrote, ready to play. Raises BadInput naming the file and what is wrong with it.
+
+    trust: whether somebody else's module may be imported although it is a file that names it, as the agent's memory.
+    """
     directory = Path(directory)
     about_file, weights_file = directory / "agent.json", directory / "agent.safetensors"
     for file in (about_file, weights_file):
@@ -62,7 +63,7 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu") -> Age
             raise BadInput(f"{directory} is no agent: it has no {file.name}{hint}")
     try:
         about = json.loads(about_file.read_text())
-        config = from_json(about["agent"])
+        config = from_json(about["agent"], trust)
         spaces = space_from_json(about["observation_space"]), space_from_json(about["action_space"])
         found, digest = about["format"], about["weights_sha256"]
     # Whatever a damaged file makes of itself: it is the file that is wrong.
@@ -170,8 +171,7 @@ def co_player(name: str) -> Occupant:
 def runs_foreign_code(name: str) -> bool:
     """Whether a co-player's name is `module:object`. A person may say so; a file may not, unless it is trusted."""
     head, _, rest = name.partition(":")
-    dotted = [part for text in (head, rest) for part in text.split(".")]
-    return head not in CO_PLAYERS and head != "axelrod" and bool(rest) and all(part.isidentifier() for part in dotted)
+    return head not in CO_PLAYERS and head != "axelrod" and is_elsewhere(head, rest)
 
 
 def members(path: str | Path) -> list[str]:
@@ -199,19 +199,12 @@ def _from_axelrod(name: str) -> Occupant:
 
 
 def _from_elsewhere(module: str, name: str) -> Occupant:
-    """The object that a person named, imported as Python would from where they are."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
+    """The object that a person named."""
+    found = load_elsewhere(module, name, "co-player")
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
         occupant = found() if isinstance(found, type) else found
-    # Whatever somebody else's code makes of being imported: it is named.
     except (Exception, SystemExit) as error:
         raise BadInput(f"no co-player is called {module}:{name}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(here)
     if not isinstance(occupant, Occupant):
         raise BadInput(f"{module}:{name} is a {type(occupant).__name__} without start or act; want both, as in agents/occupant.py")
     return Foreign(f"{module}:{name}", occupant)

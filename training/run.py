@@ -28,7 +28,7 @@ from envs.third_party import ThirdPartyGame
 from training.experiment import Experiment
 from training.files import write_atomically
 from training.population import check_finite, check_frozen, check_same_settings, frozen_in, load_agent, runs_foreign_code, save_agent
-from training.settings import BadInput, from_json, is_pettingzoos, to_json
+from training.settings import BadInput, from_json, is_pettingzoos, names_modules, to_json
 
 FORMAT = 1
 KEPT_CHECKPOINTS = 2
@@ -80,7 +80,7 @@ class Run:
     def open(cls, directory: str | Path, trust: bool = False) -> Run:
         """A run that exists. Raises BadInput naming what is wrong.
 
-        trust: whether a third-party game's module may be imported although it is a file that names it (PettingZoo's own always may).
+        trust: whether somebody else's module may be imported although it is a file that names it (PettingZoo's own always may).
         """
         directory = Path(directory)
         file = directory / "experiment.json"
@@ -190,7 +190,7 @@ def wants_trust(experiment: Experiment) -> bool:
     """Whether somebody has to say --trust before a file may have this experiment's modules imported."""
     game = experiment.game
     is_foreign = isinstance(game, ThirdPartyGame) and not is_pettingzoos(game.module)
-    return is_foreign or any(runs_foreign_code(name) for name in experiment.scheme.co_players(game))
+    return is_foreign or names_modules(experiment) or any(runs_foreign_code(name) for name in experiment.scheme.co_players(game))
 
 
 def read_checkpoint(file: Path) -> Snapshot:

@@ -1,7 +1,8 @@
 """Settings as values: frozen dataclasses to and from JSON, and `name.name=value` overrides from a command line.
 
-Nothing here runs code that a file names: a JSON object's "type" may only be a dataclass of this project's own settings modules. Every
-failure is one line that names the field, the value and what would work.
+Nothing here runs code that a file names: a JSON object's "type" may only be a dataclass of this project's own settings modules, or of a
+module that a person has named (`agent.memory=my_module:MyConfig`) or trusts the file to name. Every failure is one line that names the
+field, the value and what would work.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,8 +21,11 @@ from beartype.door import is_bearable
 
 from agents.co_players import CO_PLAYERS
 from envs import GAMES
+from envs.game import Game
 from envs.settings import alternatives, checked, in_words, kind_of_list, nearest
 from memory import MEMORIES
+from memory.law import check_law
+from memory.memory import MemoryConfig
 from training.schemes import SCHEMES
 
 
@@ -42,11 +48,69 @@ _OUR_MODULES = {"training.experiment", "training.curriculum", "agents.agent", "a
     path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
 }
 
+# The environment's variable that says which modules of somebody else's files may name; "*" among them is for all.
+_TRUSTS = "COTERIE_TRUSTS"
+# What goes into a field, and what it has to be if it is somebody else's.
+_ELSEWHERE: dict[str, tuple[str, type]] = {"game": ("game", Game), "memory": ("memory", MemoryConfig), "core": ("memory", MemoryConfig)}
+
 
 def load(path: str) -> Any:
     """The object that `module:name` says."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def trust(module: str = "*") -> None:
+    """From now on files may name this module, or all, in this process and those that it starts."""
+    os.environ[_TRUSTS] = ",".join(sorted(_trusted() | {module}))
+
+
+def is_trusted(module: str) -> bool:
+    """Whether files may name it."""
+    return not _trusted().isdisjoint({module, "*"})
+
+
+def _trusted() -> set[str]:
+    return set(filter(None, os.environ.get(_TRUSTS, "").split(",")))
+
+
+def load_elsewhere(module: str, name: str, what: str) -> Any:
+    """An object of somebody else's module, imported as Python would from where they are. Raises BadInput.
+
+    Processes that are started later find the module, too.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    # Whatever somebody else's code makes of being imported: it is named.
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"no {what} is called {module}:{name}: {type(error).__name__}: {error}") from error
+    return found
+
+
+def is_elsewhere(head: str, rest: str) -> bool:
+    """Whether `head:rest` is written as an object of a module."""
+    return bool(rest) and all(part.isidentifier() for text in (head, rest) for part in text.split("."))
+
+
+def names_modules(settings: Any) -> bool:
+    """Whether settings are of anybody else's modules, which a file that holds them has to be trusted to name."""
+
+    def of_others(data: Any) -> bool:
+        if isinstance(data, dict):
+            return _module_of(data) not in (None, *_OUR_MODULES) or any(map(of_others, data.values()))
+        return isinstance(data, list) and any(map(of_others, data))
+
+    return of_others(to_json(settings))
+
+
+def _module_of(data: Mapping[str, Any]) -> str | None:
+    return str(data["type"]).partition(":")[0] if "type" in data else None
 
 
 def lookup(names: Mapping[str, str], name: str, what: str) -> Any:
@@ -68,26 +132,29 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def from_json(data: Any, trust: bool = False) -> Any:
+def from_json(data: Any, trusts: bool = False) -> Any:
     """The value that `to_json` wrote (lists come back as tuples). Raises BadInput on an unknown type, field or value.
 
-    trust: whether a third-party game's module may be imported because the data names it. PettingZoo's own always may.
+    trusts: whether somebody else's module may be imported because the data names it. PettingZoo's own always may.
     """
     if isinstance(data, list):
-        return tuple(from_json(item, trust) for item in data)
+        return tuple(from_json(item, trusts) for item in data)
     if not isinstance(data, dict):
         return data
     if "type" not in data:
-        return {key: from_json(item, trust) for key, item in data.items()}
+        return {key: from_json(item, trusts) for key, item in data.items()}
     path = str(data["type"])
     module, _, name = path.partition(":")
     if module not in _OUR_MODULES:
-        raise BadInput(f"settings of type {path!r} are not Coterie's; its own live in {', '.join(sorted(_OUR_MODULES))}")
+        if not (trusts or is_trusted(module)) or not is_elsewhere(module, name):
+            raise BadInput(f"settings of type {path!r} are not Coterie's; say --trust if you know {module}")
+        load_elsewhere(module, name, "settings")
+        trust(module)
     kind = getattr(importlib.import_module(module), name, None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise BadInput(f"settings of type {path!r} do not exist in this version")
-    fields = {key: from_json(item, trust) for key, item in data.items() if key != "type"}
-    if module == "envs.third_party" and not trust and not is_pettingzoos(str(fields.get("module"))):
+    fields = {key: from_json(item, trusts) for key, item in data.items() if key != "type"}
+    if module == "envs.third_party" and not trusts and not is_pettingzoos(str(fields.get("module"))):
         raise BadInput(f"the file wants to import {fields.get('module')!r}, which is not PettingZoo's; say --trust if you know it")
     return build(kind, fields, name)
 
@@ -158,8 +225,10 @@ def override(settings: Any, *assignments: str) -> Any:
     Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
     for one field the last counts. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
     field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary, with
-    settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after. A memory or an algorithm that takes the place of
-    another keeps that one's settings, as far as it has them too and with the same default (a width, a learning rate).
+    settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after. Games and memories may be somebody else's,
+    `my_module:MyConfig` or `my_module:MyConfig:width=64`, imported from where the person is; such a memory is asked for the law. A memory
+    or an algorithm that takes the place of another keeps that one's settings, as far as it has them too and with the same default (a width,
+    a learning rate).
     """
     return _replaced(settings, [_read(assignment) for assignment in assignments])
 
@@ -255,11 +324,14 @@ def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
 def _named(field: str, text: str) -> tuple[Any, str]:
     """What goes by a name, and the settings that follow behind its colon.
 
-    Behind `scheme=NAME:` stand co-players, and behind `game=pettingzoo:` a module.
+    Behind `scheme=NAME:` stand co-players, and behind `game=pettingzoo:` a module. A game or a memory may be `module:object`.
     """
     name, _, more = text.partition(":")
     if field == "game" and name == "pettingzoo" and more:
         return build(load("envs.third_party:ThirdPartyGame"), {"module": more}, "game"), ""
+    place, _, rest = more.partition(":")
+    if name not in _BY_NAME[field] and field in _ELSEWHERE and is_elsewhere(name, place):
+        return made_elsewhere(name, place, *_ELSEWHERE[field]), rest
     found = lookup(_BY_NAME[field], name, field)
     if field != "scheme" or not more:
         return found(), more
@@ -269,6 +341,25 @@ def _named(field: str, text: str) -> tuple[Any, str]:
         return found(co_players=more), ""
     except ValueError as error:
         raise BadInput(f"scheme={name}: {error}") from error
+
+
+def made_elsewhere(module: str, name: str, what: str, protocol: type) -> Any:
+    """What somebody else's dataclass, or function, makes without arguments: settings. Raises BadInput. Files may name the module then."""
+    where = f"{what} {module}:{name}"
+    factory = load_elsewhere(module, name, what)
+    try:
+        made = factory()
+    except Exception as error:
+        raise BadInput(f"{where} cannot be made without settings: {type(error).__name__}: {error}") from error
+    if not dataclasses.is_dataclass(made) or not isinstance(made, protocol):
+        raise BadInput(f"{where} is a {type(made).__name__}; want a frozen dataclass that is a {protocol.__name__} (docs/adding.md)")
+    if isinstance(made, MemoryConfig):
+        try:
+            check_law(made)
+        except ValueError as error:
+            raise BadInput(f"{where}: {error}") from error
+    trust(type(made).__module__)
+    return made
 
 
 def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:

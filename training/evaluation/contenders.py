@@ -70,7 +70,7 @@ def enter(
             runs.append(name if isinstance(name, Run) else Run.open(name, trust))
         elif str(name) not in CO_PLAYERS and (Path(name).is_dir() or "/" in str(name)):
             paths = members(name) if Path(name).is_dir() else _missing(Path(name))
-            alone += _load(paths, skip)
+            alone += _load(paths, trust, skip)
             homes += [Run.open(Path(path).parent.parent, trust) for path in paths if (Path(path).parents[1] / "experiment.json").is_file()]
         else:
             alone.append(Contender(str(name), str(name), (Member(co_player(str(name))),)))
@@ -99,11 +99,11 @@ def _missing(path: Path) -> list[str]:
     raise BadInput(f"there is no {path}: want a run, an agent, or a directory of agents")
 
 
-def _load(paths: list[str], skip: Callable[[str], None] | None) -> list[Contender]:
+def _load(paths: list[str], trust: bool, skip: Callable[[str], None] | None) -> list[Contender]:
     found = []
     for path in paths:
         try:
-            agent = load_agent(path)
+            agent = load_agent(path, trust=trust)
         except BadInput as problem:
             if skip is None:
                 raise BadInput(f"{problem} (--skip-damaged leaves it out)" if len(paths) > 1 else str(problem)) from problem
