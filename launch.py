@@ -1,7 +1,7 @@
 """Train agents that remember, evaluate them, replay what they did.
 
 python launch.py train PRESET [setting=value ...] [--show]
-python launch.py train --resume RUN
+python launch.py train --resume RUN [iterations=N]
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME] [--look]
 python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets|studies]
@@ -69,24 +69,32 @@ def train(options: argparse.Namespace) -> int:
     from training.memory_benchmark import SETTINGS
     from training.presets import STUDIES
     from training.run import Run, wants_trust
-    from training.settings import BadInput, told
+    from training.settings import BadInput, override, told
     from training.train import Failed, Stopped
     from training.train import train as train_run
 
-    if options.resume and options.preset:
-        raise BadInput(f"--resume takes no preset or settings, but {options.preset!r} was given; a run keeps its own")
+    # Where no preset stands, argparse takes a setting for it.
+    longer = [word for word in (options.preset, *options.settings) if word] if options.resume else []
+    for word in longer:
+        if word.partition("=")[0] != "iterations":
+            raise BadInput(f"--resume takes no preset or settings but iterations=N, and {word!r} was given; a run keeps its own")
     if options.show:
         if options.resume:
             raise BadInput("--show tells the settings of what would begin; those of a run are in its experiment.json")
         print("\n".join(told(_study_of(options) if options.preset in STUDIES else _experiment(options))))
         return 0
     if options.preset in STUDIES or (options.resume and Path(options.resume, SETTINGS).is_file()):
+        if longer:
+            raise BadInput(f"{options.resume} is a study, which keeps its settings, but {longer[0]!r} was given")
         return _study(options)
     if options.resume:
         run = Run.open(options.resume, trust=options.trust)
         snapshot = run.load_checkpoint(warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-        if snapshot.iteration >= run.experiment.iterations:
-            raise BadInput(f"{run.directory} is complete: all {run.experiment.iterations} iterations are done")
+        wanted = override(run.experiment, *longer).iterations
+        if snapshot.iteration >= wanted:
+            done = f"all {wanted} iterations are done" if not longer else f"iterations is {wanted}, and {snapshot.iteration} are done"
+            raise BadInput(f"{run.directory} is complete: {done}; to go on for longer, say iterations=N with more")
+        run.go_on_for(wanted)
     else:
         run, snapshot = Run.create(_experiment(options), Path(options.runs)), None
     print(f"run {run.directory}", flush=True)
@@ -232,7 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("train", help="train a preset, or go on with a run", description="Train a preset, or go on with a run.")
     verb.add_argument("preset", nargs="?", help="a name from: launch.py list presets")
     verb.add_argument("settings", nargs="*", metavar="setting=value", help="for example seed=3 game=chicken:rounds=50 agent.memory=none")
-    verb.add_argument("--resume", metavar="RUN", help="a run's directory, to go on from its last checkpoint")
+    what = "a run's directory, to go on from its last checkpoint; with iterations=N for longer than it was to"
+    verb.add_argument("--resume", metavar="RUN", help=what)
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs live (default: runs)")
     verb.add_argument("--evaluate", action="store_true", help="evaluate when done")
     verb.add_argument("--show", action="store_true", help="print every setting, as it would be, and train nothing")

@@ -218,6 +218,27 @@ def test_a_checkpoint_that_is_not_finite_is_named_and_the_previous_one_used(run:
     assert "no other checkpoint is left" in said
 
 
+def test_a_run_goes_on_for_longer_and_keeps_everything_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.go_on_for(3)
+    before = run.read_json("experiment.json")
+    said = refused(capsys, "train", "--resume", str(run.directory))
+    assert "is complete: all 3 iterations are done; to go on for longer, say iterations=N with more" in said
+    for words, said in {
+        ("iterations=2",): "iterations is 2, and 3 are done; to go on for longer, say iterations=N with more",
+        ("iterations=0",): "iterations is 0",
+        ("iterations=5", "seed=4"): "--resume takes no preset or settings but iterations=N, and 'seed=4' was given",
+        ("two_learners",): "--resume takes no preset or settings but iterations=N, and 'two_learners' was given",
+    }.items():
+        assert said in refused(capsys, "train", *words, "--resume", str(run.directory))
+        assert run.read_json("experiment.json") == before
+    run.go_on_for(5)
+    after = run.read_json("experiment.json")
+    assert after["experiment"].pop("iterations") == 5
+    assert before["experiment"].pop("iterations") == 3
+    assert after == before
+    assert Run.open(run.directory).experiment == run.experiment
+
+
 def test_an_agent_that_breaks_down_only_as_it_plays_is_refused_by_name(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     huge = {"value_head.weight": torch.full((1, 8), 3e38), "value_head.bias": torch.tensor([3e38])}
     resaved(run.directory / "population" / "learner_1" / "agent.safetensors", huge)

@@ -396,6 +396,10 @@ def test_train_resume_evaluate_replay_on_the_command_line(tmp_path: Path) -> Non
     weights = (directory / "population" / "learner_0" / "agent.safetensors").read_bytes()
     launch("train", "--resume", f"runs/{directory.name}")
     assert (directory / "population" / "learner_0" / "agent.safetensors").read_bytes() == weights
+    # It is complete; and goes on for longer when it is told to.
+    launch("train", "--resume", f"runs/{directory.name}", "iterations=3")
+    assert (directory / "checkpoints" / "00000003.safetensors").is_file()
+    assert json.loads((directory / "experiment.json").read_text())["experiment"]["iterations"] == 3
 
 
 @pytest.mark.long

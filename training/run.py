@@ -13,6 +13,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +109,14 @@ class Run:
             if runs_foreign_code(name) and not trust:
                 raise BadInput(f"{file} wants to run the code of co-player {name!r}; say --trust if you know it")
         return cls(directory, experiment)
+
+    def go_on_for(self, iterations: int) -> None:
+        """From now on the run has so many; schedules over a run (of a learning rate, say) are over all of them."""
+        if iterations == self.experiment.iterations:
+            return
+        self.experiment = replace(self.experiment, iterations=iterations)
+        about = {**self.read_json("experiment.json"), "experiment": to_json(self.experiment)}
+        self.write_json("experiment.json", about)
 
     def write_json(self, name: str, data: Any) -> None:
         write_atomically(self.directory / name, (json.dumps(data, indent=1) + "\n").encode())
