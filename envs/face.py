@@ -3,13 +3,14 @@
 `parallel_env("prisoners_dilemma")` and `aec_env(...)` give PettingZoo environments; `gymnasium.make("envs.face:Coterie/<name>-v0")` any
 game of `GAMES` that has a single seat. One episode of these is one trial of one episode. `reset(seed=s)` plays the trial with seed s, the
 same that a rollout plays; without a seed, the next trial of that row. An observation with a single field is handed over bare: a
-dilemma's is Discrete(5), not a Dict around it.
+dilemma's is Discrete(5), not a Dict around it. An agent's info holds those of the game's measures that say something of it at that step.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
+import math
 import secrets
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
@@ -75,6 +76,14 @@ class _SingleGame:
         batched = {role.name: _batch_of_one(chosen[role.name], role.action_space) for role in self.game.roles}
         self.state, turn = self.game.step(self.state, batched)
         return turn
+
+    def infos(self, turn: Turn) -> dict[str, dict[str, float]]:
+        """{seat's name: {measure: value}}, without those that are NaN."""
+        values = {name: value[0].expand(len(self.seats)).tolist() for name, value in turn.measures.items()}
+        return {
+            seat: {name: each[place] for name, each in values.items() if not math.isnan(each[place])}
+            for place, (seat, _, _) in enumerate(self.seats)
+        }
 
     def render(self, mode: str | None) -> Any:
         if self.state is None:
@@ -151,7 +160,7 @@ class GameParallelEnv(ParallelEnv):
             rewards,
             dict.fromkeys(agents, over),
             dict.fromkeys(agents, False),
-            {agent: {} for agent in agents},
+            self._single.infos(turn),
         )
 
     def render(self) -> Any:
@@ -184,7 +193,7 @@ class SingleSeatEnv(gym.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         turn = self._single.step({self._seat: action})
         reward = next(iter(turn.rewards.values()))[0, 0].item()
-        return self._single.observations()[self._seat], reward, bool(turn.over[0]), False, {}
+        return self._single.observations()[self._seat], reward, bool(turn.over[0]), False, self._single.infos(turn)[self._seat]
 
     def render(self) -> Any:
         return self._single.render(self.render_mode)

@@ -20,7 +20,7 @@ from agents.agent import AgentConfig
 from envs import GAMES
 from envs.chance import uniform
 from envs.face import SingleSeatEnv, aec_env, draw, make_game, parallel_env, register_single_seat_games
-from envs.game import ACTION_MASK, Game, seat_count
+from envs.game import ACTION_MASK, Game, seat_count, seats_of
 from memory.gru import GRUConfig
 from tests.games import SHAPES
 from training import tree
@@ -216,6 +216,25 @@ class TestFace:
     def test_aec_env_passes_pettingzoos_tests(self, game: Game) -> None:
         api_test(aec_env(game), num_cycles=30)
         seed_test(lambda: aec_env(game), num_cycles=30)
+
+    @every_game
+    def test_an_agents_info_is_what_the_game_measures_of_it(self, game: Game) -> None:
+        environment = parallel_env(game)
+        environment.reset(seed=5)
+        seats = list(seats_of(game))
+        for _ in range(12):
+            actions = {seat: environment.action_space(seat).sample() for seat, _, _ in seats}
+            batched: dict[str, list[Any]] = {}
+            for seat, role, _ in seats:
+                batched.setdefault(role.name, []).append(actions[seat])
+            played = {name: torch.as_tensor(np.array([chosen])) for name, chosen in batched.items()}
+            _, turn = game.step(environment._single.state, played)
+            *_, infos = environment.step(actions)
+            for place, (seat, _, _) in enumerate(seats):
+                mine = {name: value[0] if value.dim() == 1 else value[0, place] for name, value in turn.measures.items()}
+                assert infos[seat] == {name: value.item() for name, value in mine.items() if not value.isnan()}
+            if turn.over[0]:
+                break
 
     @every_game
     def test_rendering_passes_pettingzoos_test(self, game: Game, capsys: pytest.CaptureFixture[str]) -> None:
