@@ -282,7 +282,8 @@ class LightNet(_Layer):
         k, first = k.flatten(2), state.log_weight.flatten(1)
         z = log_sum_scan(k, first, reset)
         newest = self._by_heads(newest_weight(k, z, first, reset))
-        log_kept = self._by_heads(logsigmoid(before(z, first) - k))
+        # Where a trial begins nothing is kept, whatever there was.
+        log_kept = self._by_heads(logsigmoid((before(z, first) - k).masked_fill(reset[..., None], 0.0)))
         o, matrix = matrix_scan(silu(q), newest, v, None, log_kept, state.matrix, reset)
         return self.output(self.normal(o, x)), LightNetState(matrix, last(z, first).view_as(state.log_weight), recent)
 

@@ -36,7 +36,7 @@ normalised and gated.
 
 Every gradient is a sum of outer products, so that y_t with the retention `decay` is attention within the chunk and the weights of single
 steps are never made. The other retentions make them: C copies of the weights per row while learning. On a CPU, in single precision, steps
-are compiled and taken one after another instead (`memory.kernels.miras_numba`), with each one's own weights.
+are compiled and taken one after another instead (`memory.kernels.miras_numba`), with each one's own weights; learning keeps a sixteenth.
 
 State per row and layer: H P (2 + momentum) + 9 D + 1 numbers (W_c, A, S, the convolution's last three inputs, steps in the chunk), where
 d = D / H and P = d^2 (linear) or 2 d^2 times the expansion (mlp). So the open chunk is carried as the weights that it has made so far.

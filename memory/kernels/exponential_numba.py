@@ -15,7 +15,7 @@ _P0, _P1, _P2, _P3, _P4, _P5 = _F(1.9875692e-4), _F(1.3981999e-3), _F(8.3334519e
 _ONE, _HALF, _BIAS = _F(1), _F(0.5), np.int32(127)
 
 
-# No sums may be reordered here; infinities and what is not a number stay what they are.
+# No sums may be reordered here; what is not a number stays so.
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 @no_type_check
 def exp(x):

@@ -1,15 +1,17 @@
 """What `memory.titans` learns and recalls, on a CPU: a row and head at a time, one step after another, compiled by Numba.
 
-The weights of a head stay in a core's nearest cache, each step's own are there when they are asked, and nothing is masked. They lie as
-[d, hidden] twice, W_1 transposed above W_2, or as one matrix [d, d], transposed, so that vectors go along hidden units. The way out keeps
-every `CHUNK`th step's weights; on the way back the others of a chunk are computed anew, the last chunk first.
+The weights of a head stay in a core's caches, each step's own are there when they are asked, and nothing is masked. They lie as [d, hidden]
+twice, W_1 transposed above W_2, or as one matrix [d, d], transposed, so that vectors go along hidden units. The way out keeps the weights
+before every `CHUNK`th step, P (2 + momentum) numbers per row and head; on the way back the others of a chunk are computed anew, the last
+chunk first.
 
-For the way back, in the module's symbols: G_A, G_S and G_C are the gradients in A_t, S_t and the anchor's W by what comes later. Step by
-step y_t gives to W_t, W_t to A_t (and, where a chunk ended there, G_C does), A_t to S_t; then
+For the way back, in `memory.titans`' symbols: G_A and G_S are the gradients in A_t and S_t, G_C that in the weights W_c, all of them by
+what comes later. Step by step the gradient goes from y_t to W_t, from W_t to A_t (where a chunk ended, W_c is W_t, and G_C goes there
+too), from A_t to S_t; then
 
     dkeep = G_A . A_{t-1},    deta = G_S . S_{t-1},    dtheta = -G_S . grad l,    G_A becomes keep G_A,    G_S becomes eta G_S
 
-and -theta G_S is the gradient in grad l, through which it reaches k, v and, once more through the network, the anchor's W.
+and -theta G_S is the gradient in grad l, through which it reaches k, v and, once more through the network, W_c.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ _0, _1, _2, _HALF = _F(0), _F(1), _F(2), _F(0.5)
 _P = _F(0.3275911 * 2**-0.5)
 _A1, _A2, _A3, _A4, _A5 = _F(0.254829592), _F(-0.284496736), _F(1.421413741), _F(-1.453152027), _F(1.061405429)
 _DENSITY = _F((2 * np.pi) ** -0.5)
+# The square of where there is nothing left of either.
+_FAR = _F(170)
 
 # What a step leaves behind. Of each hidden unit: what enters it (in a linear network the error), what leaves it, the first two derivatives
 # of that by what enters, and the inner loss's gradients in both. Of each number recalled: as normalised, the error, and the gradients in it
@@ -77,15 +81,20 @@ def learn(
     chunk_length: int,
     constants: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """What is recalled [B, H, T, d]; anchor, weights, momentum and phase after. keep, carried: 1 - alpha and eta; rate: theta.
+    """What is recalled [B, H, T, d]; anchor, weights, momentum and phase after. All numbers of one type.
 
-    kind: network, loss and retention, by the numbers above. constants: of LayerNorm's denominator, and the smoothed sign's steepness.
-    Differentiable once.
+    keep, carried, rate: 1 - alpha, eta (None without momentum) and theta. kind: network, loss and retention, by the numbers above.
+    constants: of LayerNorm's denominator, and the smoothed sign's steepness.
+    Differentiable once, by going back.
     """
     rows, heads, steps, d = q.shape
     numbers = first.shape[1]
-    if numbers % (d if kind[0] == LINEAR else 2 * d):
-        raise ValueError(f"first is {list(first.shape)}; want a multiple of {d if kind[0] == LINEAR else 2 * d} per head")
+    if kind[0] != LINEAR and numbers % (2 * d):
+        raise ValueError(f"first is {list(first.shape)}; want a multiple of {2 * d} per head")
+    if (carried is None) != (momentum is None):
+        raise ValueError(
+            f"momentum is {momentum if momentum is None else list(momentum.shape)}; want {'some' if carried is not None else None}"
+        )
     require_shapes(
         k=(k, (rows, heads, steps, d)),
         v=(v, (rows, heads, steps, d)),
@@ -213,14 +222,15 @@ def _store(matrix, d, flat):
 def _gelu(x, leaves, first, second):
     """Its values and first two derivatives."""
     for j in range(len(x)):
-        bell = exp(-_HALF * x[j] * x[j])
+        square = min(x[j] * x[j], _FAR)
+        bell = exp(-_HALF * square)
         t = _1 / (_1 + _P * abs(x[j]))
         tail = _HALF * bell * (t * (_A1 + t * (_A2 + t * (_A3 + t * (_A4 + t * _A5)))))
         below = tail if x[j] < 0 else _1 - tail
         density = _DENSITY * bell
         leaves[j] = x[j] * below
         first[j] = below + x[j] * density
-        second[j] = density * (_2 - x[j] * x[j])
+        second[j] = density * (_2 - square)
 
 
 @_compiled
@@ -376,7 +386,7 @@ def _retain_back(kind, a, w, d, to_w, to_a):
 @_compiled
 @no_type_check
 def _recall(w, d, q, y, wide, eps):
-    """y = M(q). Leaves in `wide` what enters and leaves hidden units and the derivative, and returns LayerNorm's scale."""
+    """y = M(q). Leaves in `wide` what enters and leaves hidden units and its derivatives, and returns LayerNorm's scale."""
     if len(w) == d:
         _across(w, q, y)
         return _1
@@ -532,7 +542,7 @@ def _move(a, s, keep, carried, rate, d, k, wide, narrow, new_a, new_s):
 @_compiled
 @no_type_check
 def _move_back(a, keep, to_a):
-    """`to_a` becomes the gradient in A before the step; returns that in keep."""
+    """G_A, the gradient in A_t, becomes that in A_{t-1}, which is `a`; returns that in keep."""
     total = _0
     for i in range(len(a)):
         row, grad = a[i], to_a[i]
@@ -545,7 +555,10 @@ def _move_back(a, keep, to_a):
 @_compiled
 @no_type_check
 def _gather(s, carried, to_a, to_s):
-    """`to_s`, that in the S which the next step carried, becomes that in this step's, S after it; returns its product with S before it."""
+    """G_S, which comes in as the gradient in S_{t+1}, becomes that in S_t; returns its product with S_{t-1}.
+
+    s: S_{t-1}. carried: eta_{t+1}. to_a, to_s: G_A and G_S.
+    """
     total = _0
     for i in range(len(s)):
         row, grad, more = s[i], to_s[i], to_a[i]
@@ -564,7 +577,7 @@ def _forwards(
 ):  # fmt: skip
     _, heads, steps, d = q.shape
     shape = (first.shape[1] // d, d) if network == LINEAR else (2 * d, first.shape[1] // (2 * d))
-    carries = carried.shape[2] > 0
+    carries = momentum.shape[2] > 0
     a, s, c = np.empty(shape, _F), np.empty(shape if carries else (0, 0), _F), np.empty(shape, _F)
     w, wc, start = np.empty(shape, _F), np.empty(shape, _F), np.empty(shape, _F)
     wide, narrow = np.empty((6, shape[1]), _F), np.empty((4, d), _F)
@@ -576,7 +589,7 @@ def _forwards(
         if carries:
             _load(momentum[row, head], d, s)
         _retain(retention, c, d, wc)
-        age = phase[row]
+        age = phase[row] % chunk
         for t in range(steps):
             if kept.shape[2] and t % CHUNK == 0:
                 there = kept[row, head, t // CHUNK]
@@ -620,7 +633,7 @@ def _backwards(
 ):  # fmt: skip
     _, heads, steps, d = q.shape
     shape = (first.shape[1] // d, d) if network == LINEAR else (2 * d, first.shape[1] // (2 * d))
-    carries = carried.shape[2] > 0
+    carries = grad_momentum.shape[2] > 0
     many = kept.shape[2]
     # After each step of a chunk, and before its first.
     a = np.empty((CHUNK + 1, *shape), _F)
@@ -647,7 +660,7 @@ def _backwards(
         to_start[:] = 0
         # What the step that follows carries of S.
         later = _1
-        age = phase[row]
+        age = phase[row] % chunk
         for t in range(steps):
             if t % CHUNK == 0:
                 ages[t // CHUNK] = age
@@ -731,10 +744,10 @@ def _backwards(
                     to_a[:] = 0
                     to_c[:] = 0
                     to_cw[:] = 0
-                    if carries:
-                        to_s[:] = 0
+                    to_s[:] = 0
+                    later = _0
         # What the first steps had for an anchor before any reset.
-        if steps:
+        if steps and not reset[row, 0]:
             _copy(kept[row, head, 0, 1], anchors[0])
             _retain(retention, anchors[0], d, anchors_w[0])
             _retain_back(retention, anchors[0], anchors_w[0], d, to_cw, to_c)
@@ -805,9 +818,9 @@ def _shapes(
     rows, heads, steps, d = q.shape
     high = d if network == LINEAR else 2 * d
     kept = q.new_empty(rows, heads, -(-steps // CHUNK) if learns else 0, 2 if momentum is None else 3, high, weights.shape[2] // high)
-    empty = q.new_empty(0, 0, 0) if momentum is None else torch.empty_like(momentum, memory_format=torch.contiguous_format)
     anchor, after = (weights.new_empty(weights.shape) for _ in range(2))
-    return q.new_empty(q.shape), anchor, after, empty, phase.new_empty(phase.shape), kept
+    moved = weights.new_empty((0, 0, 0) if momentum is None else momentum.shape)
+    return q.new_empty(q.shape), anchor, after, moved, phase.new_empty(phase.shape), kept
 
 
 def _gradient_shapes(q: Tensor, keep: Tensor, carried: Tensor | None, weights: Tensor, momentum: Tensor | None) -> list[Tensor]:
@@ -848,8 +861,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradients(ctx: Any, grad_y: Tensor | None, *after: Tensor | None) -> tuple[Tensor | None, ...]:
     q, *_ = kept = ctx.saved_tensors
     grad_y = torch.zeros_like(q) if grad_y is None else grad_y
-    anchor, weights, momentum = (q.new_zeros(ctx.state) if grad is None else grad for grad in after[:3])
-    found = _backward(*kept, grad_y, anchor, weights, momentum if ctx.carries else None, *ctx.settings)
+    anchor, weights = (q.new_zeros(ctx.state) if grad is None else grad for grad in after[:2])
+    momentum = (q.new_zeros(ctx.state) if after[2] is None else after[2]) if ctx.carries else None
+    found = _backward(*kept, grad_y, anchor, weights, momentum, *ctx.settings)
     grads: list[Tensor | None] = list(found)
     if kept[4] is None:
         grads[4] = None

@@ -86,7 +86,7 @@ def last(states: Float[Tensor, "B T D"], first: Float[Tensor, "B D"]) -> Float[T
 class _LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, h: Tensor, reset: Tensor) -> Tensor:
-        a = a.masked_fill(reset[..., None], 0.0)
+        a, h = a.masked_fill(reset[..., None], 0.0), _forgotten(h, reset, 0.0)
         states = torch.empty_like(b)
         _scan(a, b, h, states, _affine, torch.mul)
         ctx.save_for_backward(a, h, reset, states)
@@ -105,7 +105,7 @@ class _LogSumScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Tensor, z: Tensor, reset: Tensor) -> Tensor:
         kept = torch.zeros_like(s).masked_fill_(reset[..., None], NOTHING)
-        sums = torch.empty_like(s)
+        sums, z = torch.empty_like(s), _forgotten(z, reset, NOTHING)
         _scan(kept, s, z, sums, _log_affine, torch.add)
         ctx.save_for_backward(s, z, reset, sums)
         return sums
@@ -118,6 +118,11 @@ class _LogSumScan(torch.autograd.Function):
         # At a reset the newest is everything, to the last bit.
         total, grad_z = _from_the_end(1 - newest, grad_sums, z)
         return total * newest, grad_z, None
+
+
+def _forgotten(first: Tensor, reset: Tensor, nothing: float) -> Tensor:
+    """The state without what a reset in the first step discards, be it a number or not."""
+    return first.masked_fill(reset[:, :1], nothing) if reset.shape[1] else first
 
 
 def _from_the_end(a: Tensor, grad: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,6 +160,18 @@ def test_what_is_not_by_default_may_be_split_anywhere(config, settings):
         torch.testing.assert_close(torch.cat([part[name] for part in seen], 1), wanted, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_reset_forgets_a_state_that_is_not_a_number(config, taps):
+    layer, x, reset = prepared(layer_of(config, taps=taps))
+    state = layer.start(2)
+    wanted, _ = layer(x, state, reset)
+    spoiled = type(state)(*(None if field is None else torch.full_like(field, torch.nan) for field in state))
+    y, after = layer(x, spoiled, reset)
+    assert torch.equal(y, wanted)
+    assert all(field is None or field.isfinite().all() for field in after)
+
+
 def test_a_delta_rule_that_decays_shows_by_how_much():
     layer, x, reset = prepared(layer_of(DeltaRuleConfig, decay=True))
     seen = layer.inspect(x, layer.start(2), reset)

@@ -14,6 +14,8 @@ from memory.kernels import miras_numba
 from memory.titans import LOSSES, NETWORKS, RETENTIONS, MemoraConfig, Miras, MirasConfig, MirasState, MonetaConfig, TitansConfig, YaadConfig
 
 WIDTH, HEADS = 12, 2
+# Of what the kernel is asked.
+NAMES = ("q", "k", "v", "keep", "carried", "rate", "threshold", "first", "anchor", "weights", "momentum", "phase", "reset")
 # Every choice with every other, with momentum and without.
 KINDS = list(itertools.product(NETWORKS, LOSSES, RETENTIONS, (True, False)))
 
@@ -31,7 +33,7 @@ def prepared(seed=0, rows=3, steps=41, share=0.08, **settings):
     reset[:, 0] = torch.arange(rows) == 0
     if rows > 2:
         reset[1] = False
-        reset[2, [step for step in (5, 6, 7, 20, 33) if step < steps]] = True
+        reset[2, [step for step in (5, 6, 7, 15, 16, 20, 31, 32) if step < steps]] = True
     start = layer.start(rows)
     fields = [
         0.3 * torch.randn(field.shape, generator=luck) if field is not None and field.is_floating_point() else field for field in start
@@ -78,6 +80,21 @@ def test_no_length_of_chunks_or_calls_makes_a_difference(steps, chunk_length):
     assert_near(results_of(*material, torch.float32)[0], results_of(*material, torch.float64)[0])
 
 
+@pytest.mark.parametrize("source", ["anchor", "weights", "momentum"])
+def test_gradients_come_from_the_state_after_alone(source):
+    layer, x, reset, state = prepared(13)
+    reset[:, 8:] = False
+
+    def found_in(dtype):
+        own = copy.deepcopy(layer).to(dtype)
+        fields = {name: field.to(dtype) for name, field in state._asdict().items() if is_number(field)}
+        begun = fields["weights"].requires_grad_()
+        _, after = own(x.to(dtype), state._replace(**fields), reset)
+        return torch.autograd.grad(getattr(after, source).square().sum(), [begun, own.project.weight, own.first_weights[0]])
+
+    assert_near(found_in(torch.float32), found_in(torch.float64))
+
+
 @pytest.mark.parametrize("heads", [1, 3, 4, 12])
 @pytest.mark.parametrize("expansion", [1, 4])
 def test_heads_may_be_of_any_width(heads, expansion):
@@ -114,6 +131,32 @@ def test_nothing_crosses_a_reset_not_even_what_is_not_a_number(config):
     assert found[:, 3:21].isnan().all()
     assert torch.equal(found[:, 21:], y[:, 21:])
     assert all(field.isfinite().all() for field in after if is_number(field))
+
+
+def test_what_is_not_a_number_at_a_reset_does_not_reach_what_came_before_it():
+    *tensors, kind, chunk_length, constants = arguments_of(*prepared(14))
+    sides = dict(zip(NAMES, tensors, strict=True))
+    spoiled = torch.arange(41) == 20
+    sides["reset"] = sides["reset"] | spoiled
+    sides["carried"] = sides["carried"].masked_fill(spoiled, torch.nan)
+    learned = [sides[name].clone().requires_grad_() for name in ("k", "v", "keep", "anchor", "weights", "momentum")]
+    sides |= dict(zip(("k", "v", "keep", "anchor", "weights", "momentum"), learned, strict=True))
+    y, *_ = miras_numba.learn(**sides, kind=kind, chunk_length=chunk_length, constants=constants)
+    *by_step, anchor, weights, momentum = torch.autograd.grad(y[:, :, :20].square().sum(), learned)
+    assert all(grad.isfinite().all() for grad in (*(each[:, :, :20] for each in by_step), anchor, weights, momentum))
+
+
+@pytest.mark.parametrize("retention", RETENTIONS)
+def test_a_first_reset_forgets_a_state_that_is_not_a_number_both_ways(retention):
+    layer, x, reset, state = prepared(15, retention=retention)
+    reset[:, 0] = True
+    wanted, _ = layer(x, state, reset)
+    fields = {name: torch.full_like(field, torch.nan).requires_grad_() for name, field in state._asdict().items() if is_number(field)}
+    y, after = layer(x, state._replace(**fields), reset)
+    assert torch.equal(y, wanted)
+    assert all(field.isfinite().all() for field in after if is_number(field))
+    reached = torch.autograd.grad(y.sum(), [fields[name] for name in ("anchor", "weights", "momentum")])
+    assert all(grad.eq(0).all() for grad in reached)
 
 
 def test_a_row_that_is_not_a_number_leaves_the_others_alone():
@@ -174,9 +217,6 @@ def test_gradients_come_through_a_function_that_is_mapped_over():
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-6)
 
 
-NAMES = ("q", "k", "v", "keep", "carried", "rate", "threshold", "first", "anchor", "weights", "momentum", "phase", "reset")
-
-
 @pytest.mark.parametrize("wrong", NAMES)
 def test_shapes_that_do_not_fit_are_named(wrong):
     *tensors, kind, chunk_length, constants = arguments_of(*prepared(10))
@@ -187,6 +227,24 @@ def test_shapes_that_do_not_fit_are_named(wrong):
     with pytest.raises(ValueError, match=r"^\w+ is \[.*\]; want ") as refused:
         learn(**sides, kind=kind, chunk_length=chunk_length, constants=constants)
     assert wrong == "q" or str(refused.value).startswith(wrong)
+
+
+def test_momentum_is_there_for_both_or_for_neither():
+    learn = inspect.unwrap(miras_numba.learn)
+    *tensors, kind, chunk_length, constants = arguments_of(*prepared(10))
+    sides = dict(zip(NAMES, tensors, strict=True)) | {"kind": kind, "chunk_length": chunk_length, "constants": constants}
+    with pytest.raises(ValueError, match=r"momentum is None; want some"):
+        learn(**sides | {"momentum": None})
+    with pytest.raises(ValueError, match=r"momentum is \[3, 2, 144\]; want None"):
+        learn(**sides | {"carried": None})
+
+
+def test_no_steps_leave_the_state():
+    q, k, v, keep, carried, rate, threshold, first, *state, reset, kind, chunk_length, constants = arguments_of(*prepared(10))
+    several = (side[:, :, :0] for side in (q, k, v, keep, carried, rate, threshold))
+    y, *after = miras_numba.learn(*several, first, *state, reset[:, :0], kind, chunk_length, constants)
+    assert y.shape == (3, 2, 0, 6)
+    assert all(torch.equal(found, want) for found, want in zip(after, state, strict=True))
 
 
 COMPILE = """
