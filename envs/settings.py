@@ -77,6 +77,8 @@ def in_words(hint: Any, many: bool = False) -> str:
     if hint in _WORDS:
         return _WORDS[hint][many]
     arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, arguments))
     if typing.get_origin(hint) is not tuple:
         return " or ".join(in_words(kind, many) for kind in arguments) or f"settings of {hint.__name__.removesuffix('Config')}"
     if arguments[-1] is Ellipsis:

@@ -29,7 +29,7 @@ jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
 def _what_a_test_trusts_is_trusted_no_longer(monkeypatch):
     """Whose modules files may name, and where modules are looked for."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("COTERIE_TRUSTS", "PYTHONPATH"):
+    for name in ("COTERIE_TRUSTS", "COTERIE_PATH"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
 

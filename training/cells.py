@@ -63,19 +63,24 @@ def run_cells(parts: Mapping[str, Work], directory: Path, workers: int, seconds:
 def _carry_out(work: Work, file: Path) -> None:
     # Control-C reaches every process of the terminal; what becomes of this one is for whoever started it to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    file.with_suffix(".txt").unlink(missing_ok=True)
+    _beside(file, ".txt").unlink(missing_ok=True)
     try:
         data = json.dumps(work())
     except Exception as error:
-        file.with_suffix(".txt").write_text(traceback.format_exc())
+        _beside(file, ".txt").write_text(traceback.format_exc())
         raise SystemExit(1) from error
-    write_atomically(file.with_suffix(".json"), data.encode())
+    write_atomically(_beside(file, ".json"), data.encode())
 
 
 def _problem(file: Path, code: int | None, killed: str | None) -> str | None:
-    if file.with_suffix(".json").is_file():
+    if _beside(file, ".json").is_file():
         return None
-    said = file.with_suffix(".txt")
+    said = _beside(file, ".txt")
     if killed is None and said.is_file():
         return said.read_text().strip().splitlines()[-1]
     return killed or (f"died of signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}")
+
+
+def _beside(file: Path, ending: str) -> Path:
+    """A part's name may have dots of its own."""
+    return file.with_name(file.name + ending)

@@ -40,6 +40,7 @@ from training.cells import run_cells
 from training.evaluation.statistics import Interval, bootstrap
 from training.experiment import Experiment
 from training.files import write_atomically
+from training.occupants import check_own
 from training.plain import PlainTrainer
 from training.rollout import Rollout
 from training.schemes.self_play import SelfPlay
@@ -198,6 +199,8 @@ class MemoryBenchmark:
         """The memory called so, in its width for the benchmark. Raises BadInput where no width will do."""
         module, _, found = name.partition(":")
         plain: Any = made_elsewhere(module, found, "memory", MemoryConfig) if found else load(MEMORIES[name])()
+        if not hasattr(plain, "width"):
+            raise BadInput(f"memory {name} has no setting called width, by which memories are made equal")
         # At equal size few wide layers learn sooner than many narrow ones, and compute quicker.
         few = {"layers": self.layers} if isinstance(shape_of(plain, EMBEDDING), Layers) else {}
         try:
@@ -209,7 +212,8 @@ class MemoryBenchmark:
         """Raises BadInput where some memory cannot have as many parameters."""
         for name in self.memory_names:
             for task in self.task_names:
-                self.memory_of(name, task)
+                memory = self.memory_of(name, task)
+            check_own(memory, EMBEDDING)
 
     @property
     def memory_names(self) -> list[str]:

@@ -15,13 +15,15 @@ import torch
 from agents.agent import Agent
 from envs.game import Game, Role, role_of_seat, seat_count
 from envs.third_party import ThirdPartyGame
+from memory.law import check_law
+from memory.memory import MemoryConfig
 from training import identity
 from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Suite
 from training.experiment import Experiment
 from training.foreign import Foreign
 from training.population import co_player
 from training.rollout import check_has_others
-from training.settings import BadInput, lookup
+from training.settings import BadInput, check_survives, in_one_line, lookup, names_modules
 
 
 def check(experiment: Experiment, evaluates: bool = False) -> None:
@@ -31,6 +33,10 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
             raise BadInput("device is 'cuda', but PyTorch finds no GPU here; want 'cpu'")
         if isinstance(experiment.game, ThirdPartyGame):
             raise BadInput("device is 'cuda', but a third-party game plays on a CPU; want 'cpu'")
+    check_survives(experiment)
+    check_own(experiment.agent.memory, experiment.agent.embedding)
+    if names_modules(experiment.game):
+        _check_game(experiment.game)
     suite = lookup(SUITES, experiment.suite, "suite")
     if evaluates:
         _check_suite(suite(experiment), experiment)
@@ -51,6 +57,34 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
             check_fits(name, occupant, roles[name], experiment.game)
             if experiment.curriculum.raises:
                 check_fits(name, occupant, roles[name], experiment.at(experiment.curriculum.start).game)
+
+
+def check_own(memory: MemoryConfig, inputs: int) -> None:
+    """Raises BadInput where a memory that is not ours breaks the law of memories, or breaks down."""
+    if not names_modules(memory):
+        return
+    try:
+        check_law(memory, inputs)
+    except Exception as error:
+        said = str(error) if isinstance(error, ValueError) and "\n" not in str(error) else in_one_line(error)
+        raise BadInput(f"memory {type(memory).__module__}:{type(memory).__qualname__}: {said}") from error
+
+
+def _check_game(game: Game) -> None:
+    """Raises BadInput where a game that is not ours breaks down within a few steps."""
+    try:
+        state = game.start(torch.tensor([1, 2]))
+        for _ in range(min(3, game.max_steps)):
+            game.observe(state)
+            game.describe(state, 0)
+            state, _ = game.step(state, {role.name: _any_actions(role) for role in game.roles})
+    except Exception as error:
+        raise BadInput(f"game {type(game).__module__}:{type(game).__qualname__}: {in_one_line(error)}") from error
+
+
+def _any_actions(role: Role) -> torch.Tensor:
+    """[2, seats, ...], of the role's action space."""
+    return torch.as_tensor(np.array([[role.action_space.sample() for _ in range(role.seats)] for _ in range(2)]))
 
 
 def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -> None:

@@ -27,7 +27,18 @@ from agents.occupant import Occupant
 from envs.settings import nearest
 from training.files import write_atomically
 from training.foreign import Foreign
-from training.settings import BadInput, configured, from_json, is_elsewhere, load, load_elsewhere, to_json
+from training.settings import (
+    BadInput,
+    NotTrusted,
+    configured,
+    from_json,
+    in_one_line,
+    is_elsewhere,
+    is_trusted,
+    load,
+    load_elsewhere,
+    to_json,
+)
 
 FORMAT = 1
 
@@ -52,7 +63,8 @@ def save_agent(agent: Agent, directory: Path) -> None:
 def load_agent(directory: str | Path, device: torch.device | str = "cpu", trust: bool = False) -> Agent:
     """The agent that `save_agent` wrote, ready to play. Raises BadInput naming the file and what is wrong with it.
 
-    trust: whether somebody else's module may be imported although it is a file that names it, as the agent's memory.
+    trust: whether somebody else's module may be imported although it is a file that names it, as the agent's memory; files may name it
+    from then on.
     """
     directory = Path(directory)
     about_file, weights_file = directory / "agent.json", directory / "agent.safetensors"
@@ -66,6 +78,8 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu", trust:
         config = from_json(about["agent"], trust)
         spaces = space_from_json(about["observation_space"]), space_from_json(about["action_space"])
         found, digest = about["format"], about["weights_sha256"]
+    except NotTrusted as error:
+        raise NotTrusted(f"{about_file} cannot be used: {error}") from error
     # Whatever a damaged file makes of itself: it is the file that is wrong.
     except Exception as error:
         raise BadInput(f"{about_file} is damaged: {error}") from error
@@ -82,7 +96,10 @@ def load_agent(directory: str | Path, device: torch.device | str = "cpu", trust:
     except (safetensors.SafetensorError, AttributeError, ValueError) as error:
         raise BadInput(f"{weights_file} is damaged: {error}") from error
     check_same_settings(config, trained, about_file, weights_file)
-    agent = config.build(*spaces, seed=0)
+    try:
+        agent = config.build(*spaces, seed=0)
+    except Exception as error:
+        raise BadInput(f"{about_file} cannot be used: {in_one_line(error)}") from error
     try:
         weights = load_tensors(data)
         agent.load_state_dict(weights)
@@ -174,6 +191,11 @@ def runs_foreign_code(name: str) -> bool:
     return head not in CO_PLAYERS and head != "axelrod" and is_elsewhere(head, rest)
 
 
+def wants_trust_to_play(name: str) -> bool:
+    """Whether a co-player's name, read from a file, is somebody else's code that nobody has trusted files to name."""
+    return runs_foreign_code(name) and not is_trusted(name.partition(":")[0])
+
+
 def members(path: str | Path) -> list[str]:
     """The paths of all agents in an agent's own directory, a directory of agents, or a run. Raises BadInput where there are none."""
     directory = Path(path).resolve()
@@ -204,7 +226,7 @@ def _from_elsewhere(module: str, name: str) -> Occupant:
     try:
         occupant = found() if isinstance(found, type) else found
     except (Exception, SystemExit) as error:
-        raise BadInput(f"no co-player is called {module}:{name}: {type(error).__name__}: {error}") from error
+        raise BadInput(f"no co-player is called {module}:{name}: {in_one_line(error)}") from error
     if not isinstance(occupant, Occupant):
         raise BadInput(f"{module}:{name} is a {type(occupant).__name__} without start or act; want both, as in agents/occupant.py")
     return Foreign(f"{module}:{name}", occupant)

@@ -22,7 +22,7 @@ from agents.occupant import Occupant
 from envs.game import Game
 from training import tree
 from training.files import write_atomically
-from training.population import co_player, is_an_agents_path, load_agent, runs_foreign_code
+from training.population import co_player, is_an_agents_path, load_agent, wants_trust_to_play
 from training.rollout import Rollout, Step, Table
 from training.seating import Seating
 from training.settings import BadInput, from_json, to_json
@@ -173,7 +173,7 @@ def _recorded_agent(run_directory: Path, name: str, digest: str) -> Occupant:
 def _recorded_co_player(name: str, trust: bool) -> Occupant:
     if "/" in name or is_an_agents_path(name):
         raise BadInput(f"the recording names an agent {name!r} outside the run's population")
-    if runs_foreign_code(name) and not trust:
+    if wants_trust_to_play(name) and not trust:
         raise BadInput(f"the recording wants to run the code of co-player {name!r}; say --trust if you know it")
     return co_player(name)
 

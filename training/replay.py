@@ -24,7 +24,7 @@ from training import recording, tree
 from training.board import Board
 from training.looks import folded, in_words
 from training.rollout import Rollout, Step
-from training.run import Run
+from training.run import Run, wants_trust
 from training.settings import BadInput
 
 STRIP_COLUMNS, FRAME = 10, 96
@@ -79,7 +79,8 @@ def find(run: Run, name: str | None) -> Path:
     """A recording of the run: the one that is named, or the first."""
     paths = {path.stem: path for path in sorted((run.directory / "episodes").glob("*.safetensors"))}
     if not paths:
-        raise BadInput(f"{run.directory} has no recordings; make some with: python launch.py evaluate {run.directory}")
+        trust = " --trust" if wants_trust(run.experiment) else ""
+        raise BadInput(f"{run.directory} has no recordings; make some with: python launch.py evaluate {run.directory}{trust}")
     if name is None:
         return next(iter(paths.values()))
     stem = name.removesuffix(".safetensors")

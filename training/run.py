@@ -28,7 +28,17 @@ from agents.agent import Agent, AgentConfig
 from envs.third_party import ThirdPartyGame
 from training.experiment import Experiment
 from training.files import write_atomically
-from training.population import check_finite, check_frozen, check_same_settings, frozen_in, load_agent, runs_foreign_code, save_agent
+from training.population import (
+    check_finite,
+    check_frozen,
+    check_same_settings,
+    frozen_in,
+    is_an_agents_path,
+    load_agent,
+    runs_foreign_code,
+    save_agent,
+    wants_trust_to_play,
+)
 from training.settings import BadInput, from_json, is_pettingzoos, names_modules, to_json
 
 FORMAT = 1
@@ -106,7 +116,7 @@ class Run:
         if not isinstance(experiment, Experiment):
             raise BadInput(f"{file} is damaged: it does not hold an experiment")
         for name in experiment.scheme.co_players(experiment.game):
-            if runs_foreign_code(name) and not trust:
+            if wants_trust_to_play(name) and not trust:
                 raise BadInput(f"{file} wants to run the code of co-player {name!r}; say --trust if you know it")
         return cls(directory, experiment)
 
@@ -199,7 +209,12 @@ def wants_trust(experiment: Experiment) -> bool:
     """Whether somebody has to say --trust before a file may have this experiment's modules imported."""
     game = experiment.game
     is_foreign = isinstance(game, ThirdPartyGame) and not is_pettingzoos(game.module)
-    return is_foreign or names_modules(experiment) or any(runs_foreign_code(name) for name in experiment.scheme.co_players(game))
+    return is_foreign or names_modules(experiment) or any(map(_wants_trust, experiment.scheme.co_players(game)))
+
+
+def _wants_trust(co_player: str) -> bool:
+    about = Path(co_player) / "agent.json"
+    return runs_foreign_code(co_player) or (is_an_agents_path(co_player) and names_modules(json.loads(about.read_text())))
 
 
 def read_checkpoint(file: Path) -> Snapshot:

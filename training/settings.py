@@ -13,8 +13,11 @@ import inspect
 import json
 import os
 import sys
+import sysconfig
+import traceback
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from beartype.door import is_bearable
@@ -24,13 +27,16 @@ from envs import GAMES
 from envs.game import Game
 from envs.settings import alternatives, checked, in_words, kind_of_list, nearest
 from memory import MEMORIES
-from memory.law import check_law
 from memory.memory import MemoryConfig
 from training.schemes import SCHEMES
 
 
 class BadInput(ValueError):
     """Something a person wrote is wrong; the message is one line that says what would work."""
+
+
+class NotTrusted(BadInput):
+    """A file names a module that nobody has named or trusts it to name."""
 
 
 ALGORITHMS: dict[str, str] = {
@@ -48,8 +54,12 @@ _OUR_MODULES = {"training.experiment", "training.curriculum", "agents.agent", "a
     path.partition(":")[0] for names in (*_BY_NAME.values(), CO_PLAYERS) for path in names.values()
 }
 
-# The environment's variable that says which modules of somebody else's files may name; "*" among them is for all.
-_TRUSTS = "COTERIE_TRUSTS"
+# The environment's variables that say which modules of somebody else's files may name ("*" among them is for all), and where those are that
+# a person named, for processes that are started later.
+_TRUSTS, _PATH = "COTERIE_TRUSTS", "COTERIE_PATH"
+# How the names of files begin that are not somebody else's.
+_OURS = [str(Path(__file__).parents[1] / package) + os.sep for package in ("agents", "envs", "memory", "training")]
+_NOT_THEIRS = ("<", *_OURS, *(sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "purelib")))
 # What goes into a field, and what it has to be if it is somebody else's.
 _ELSEWHERE: dict[str, tuple[str, type]] = {"game": ("game", Game), "memory": ("memory", MemoryConfig), "core": ("memory", MemoryConfig)}
 
@@ -75,22 +85,32 @@ def _trusted() -> set[str]:
 
 
 def load_elsewhere(module: str, name: str, what: str) -> Any:
-    """An object of somebody else's module, imported as Python would from where they are. Raises BadInput.
+    """An object of somebody else's module, which is where they are or where Python looks for modules anyway. Raises BadInput.
 
-    Processes that are started later find the module, too.
+    Where they are comes last, so that no file there takes the place of another module. Processes that are started later find it, too.
     """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
+        os.environ[_PATH] = os.pathsep.join(filter(None, (os.environ.get(_PATH), here)))
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     # Whatever somebody else's code makes of being imported: it is named.
     except (Exception, SystemExit) as error:
-        raise BadInput(f"no {what} is called {module}:{name}: {type(error).__name__}: {error}") from error
+        package = module.partition(".")[0]
+        is_nowhere = isinstance(error, ModuleNotFoundError) and error.name == package
+        hint = f"; want {package}.py, or a package of that name, in {here} or installed" if is_nowhere else ""
+        raise BadInput(f"no {what} is called {module}:{name}: {in_one_line(error)}{hint}") from error
     return found
+
+
+def in_one_line(error: BaseException) -> str:
+    """What went wrong in somebody else's code, and where in it."""
+    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_THEIRS)]
+    where = f" ({Path(passed[-1].filename).name}, line {passed[-1].lineno})" if passed else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 def is_elsewhere(head: str, rest: str) -> bool:
@@ -99,18 +119,24 @@ def is_elsewhere(head: str, rest: str) -> bool:
 
 
 def names_modules(settings: Any) -> bool:
-    """Whether settings are of anybody else's modules, which a file that holds them has to be trusted to name."""
-
-    def of_others(data: Any) -> bool:
-        if isinstance(data, dict):
-            return _module_of(data) not in (None, *_OUR_MODULES) or any(map(of_others, data.values()))
-        return isinstance(data, list) and any(map(of_others, data))
-
-    return of_others(to_json(settings))
+    """Whether settings, or what a file has of them, are of anybody else's modules, which a file has to be trusted to name."""
+    data = to_json(settings)
+    if isinstance(data, dict):
+        module = str(data["type"]).partition(":")[0] if "type" in data else None
+        return module not in (None, *_OUR_MODULES) or any(map(names_modules, data.values()))
+    return isinstance(data, list) and any(map(names_modules, data))
 
 
-def _module_of(data: Mapping[str, Any]) -> str | None:
-    return str(data["type"]).partition(":")[0] if "type" in data else None
+def check_survives(settings: Any) -> None:
+    """Raises BadInput for settings of somebody else's that cannot be written to a file and read again, before anything begins with them."""
+    if not names_modules(settings):
+        return
+    try:
+        read = from_json(json.loads(json.dumps(to_json(settings))), trusts=True)
+    except Exception as error:
+        raise BadInput(f"these settings cannot be kept in a file: {in_one_line(error)}; want numbers, texts and tuples of them") from error
+    if read != settings:
+        raise BadInput(f"these settings come out of a file as {read!r}, not as {settings!r}; want numbers, texts and tuples of them")
 
 
 def lookup(names: Mapping[str, str], name: str, what: str) -> Any:
@@ -145,16 +171,20 @@ def from_json(data: Any, trusts: bool = False) -> Any:
         return {key: from_json(item, trusts) for key, item in data.items()}
     path = str(data["type"])
     module, _, name = path.partition(":")
-    if module not in _OUR_MODULES:
-        if not (trusts or is_trusted(module)) or not is_elsewhere(module, name):
-            raise BadInput(f"settings of type {path!r} are not Coterie's; say --trust if you know {module}")
-        load_elsewhere(module, name, "settings")
-        trust(module)
-    kind = getattr(importlib.import_module(module), name, None)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+    if not is_elsewhere(module, name):
+        raise BadInput(f"settings of type {path!r} do not exist; want module:dataclass")
+    if module not in _OUR_MODULES and not trusts and not is_trusted(module):
+        raise NotTrusted(f"settings of type {path!r} are not Coterie's; say --trust (in Python trust=True) if you know {module}")
+    is_ours = module in _OUR_MODULES
+    kind = getattr(importlib.import_module(module), name, None) if is_ours else load_elsewhere(module, name, "settings")
+    # What a module has from another one goes by that one's name, with what is asked there.
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module):
         raise BadInput(f"settings of type {path!r} do not exist in this version")
+    if not is_ours:
+        trust(module)
     fields = {key: from_json(item, trusts) for key, item in data.items() if key != "type"}
-    if module == "envs.third_party" and not trusts and not is_pettingzoos(str(fields.get("module"))):
+    game = str(fields.get("module"))
+    if module == "envs.third_party" and not is_pettingzoos(game) and not trusts and not is_trusted(game):
         raise BadInput(f"the file wants to import {fields.get('module')!r}, which is not PettingZoo's; say --trust if you know it")
     return build(kind, fields, name)
 
@@ -226,9 +256,8 @@ def override(settings: Any, *assignments: str) -> Any:
     for one field the last counts. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
     field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary, with
     settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after. Games and memories may be somebody else's,
-    `my_module:MyConfig` or `my_module:MyConfig:width=64`, imported from where the person is; such a memory is asked for the law. A memory
-    or an algorithm that takes the place of another keeps that one's settings, as far as it has them too and with the same default (a width,
-    a learning rate).
+    `my_module:MyConfig` or `my_module:MyConfig:width=64`, imported from where the person is. A memory or an algorithm that takes the place
+    of another keeps that one's settings, as far as it has them too and with the same default (a width, a learning rate).
     """
     return _replaced(settings, [_read(assignment) for assignment in assignments])
 
@@ -254,7 +283,7 @@ def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, 
     changes = {**(kept or {}), **{name: _changed(settings, name, several) for name, several in of_field.items()}}
     try:
         return dataclasses.replace(settings, **changes)
-    except ValueError as error:
+    except (ValueError, TypeError, AssertionError) as error:
         # Only what it takes for this complaint is named.
         for name in list(changes):
             fewer = {other: value for other, value in changes.items() if other != name}
@@ -263,7 +292,7 @@ def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, 
         at_fault = " ".join(f"{each.path}={each.text}" for name in changes for each in of_field.get(name, []))
         as_before = ", ".join(f"{name}={_as_typed(changes[name])}" for name in changes if name not in of_field)
         said = " with ".join(filter(None, (at_fault or path, as_before and f"{as_before} as before")))
-        raise BadInput(f"{said}: {error}") from error
+        raise BadInput(f"{said}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _homes(settings: Any, names: tuple[str, ...]) -> list[str]:
@@ -296,7 +325,7 @@ def _shared(old: Any, new: Any) -> dict[str, Any]:
 def _complaint(settings: Any, changes: Mapping[str, Any]) -> str:
     try:
         dataclasses.replace(settings, **changes)
-    except ValueError as error:
+    except (ValueError, TypeError, AssertionError) as error:
         return str(error)
     return ""
 
@@ -349,15 +378,13 @@ def made_elsewhere(module: str, name: str, what: str, protocol: type) -> Any:
     factory = load_elsewhere(module, name, what)
     try:
         made = factory()
+        is_frozen = dataclasses.is_dataclass(made) and getattr(made, "__dataclass_params__").frozen  # noqa: B009
+        is_one = is_frozen and isinstance(made, protocol)
+        typing.get_type_hints(type(made))
     except Exception as error:
-        raise BadInput(f"{where} cannot be made without settings: {type(error).__name__}: {error}") from error
-    if not dataclasses.is_dataclass(made) or not isinstance(made, protocol):
+        raise BadInput(f"{where} cannot be made without settings: {in_one_line(error)}") from error
+    if not is_one:
         raise BadInput(f"{where} is a {type(made).__name__}; want a frozen dataclass that is a {protocol.__name__} (docs/adding.md)")
-    if isinstance(made, MemoryConfig):
-        try:
-            check_law(made)
-        except ValueError as error:
-            raise BadInput(f"{where}: {error}") from error
     trust(type(made).__module__)
     return made
 

@@ -7,10 +7,13 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray.job_config import JobConfig
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE
@@ -29,6 +32,7 @@ from training.rollout import join
 from training.run import Snapshot
 from training.settings import BadInput
 
+ROOT = Path(__file__).parents[2]
 # How long RLlib waits before it replaces a dead runner; its default of a minute makes any failure look like a hang.
 RESTART_DELAY_S = 1.0
 # AgentModule holds the agent under this name.
@@ -184,8 +188,11 @@ def start_ray(experiment: Experiment) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name in ("ray", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    job = JobConfig()
+    job._py_driver_sys_path = _NotHere()
     try:
         ray.init(
+            job_config=job,
             num_cpus=max(os.cpu_count() or 1, 1 + experiment.runners + 2 * experiment.learners),
             include_dashboard=False,
             log_to_driver=False,
@@ -196,6 +203,15 @@ def start_ray(experiment: Experiment) -> None:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"Ray did not start ({said}); want a machine with a free core and memory: try again when it is less busy") from error
+
+
+class _NotHere(list[str]):
+    """Where Ray's processes look for modules first: not where the person is. A file there, an `agents.py` say, would take our place; and
+    who goes on with a stranger's run would run the stranger's files.
+    """
+
+    def extend(self, places: Iterable[str]) -> None:
+        super().extend(place for place in places if place != os.getcwd() or place == str(ROOT))
 
 
 def stop_ray() -> None:
