@@ -19,19 +19,17 @@ from typing import Any, no_type_check
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numba import njit
 from torch import Tensor
 
 from memory.kernels.choice import require_shapes
+from memory.kernels.compiled import compiled
+from memory.kernels.matrices_numba import copy, dot, times, transposed_times
 from memory.kernels.threads import in_threads
 
 # Steps between two states that are kept.
 CHUNK = 16
 # Numbers of a state times steps, below which starting a thread costs more than it saves.
 _ALONE = 1 << 20
-
-# Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 def refused(state: Float[Tensor, "B H K V"]) -> str | None:
@@ -66,25 +64,7 @@ def matrix_scan(
     return o, after
 
 
-@_compiled
-@no_type_check
-def _read(state, k, r):
-    """r = S^T k."""
-    rows, columns = state.shape
-    whole = rows - rows % 4
-    r[:] = 0
-    for i in range(0, whole, 4):
-        k0, k1, k2, k3 = k[i], k[i + 1], k[i + 2], k[i + 3]
-        s0, s1, s2, s3 = state[i], state[i + 1], state[i + 2], state[i + 3]
-        for j in range(columns):
-            r[j] += (k0 * s0[j] + k1 * s1[j]) + (k2 * s2[j] + k3 * s3[j])
-    for i in range(whole, rows):
-        k0 = k[i]
-        for j in range(columns):
-            r[j] += k0 * state[i, j]
-
-
-@_compiled
+@compiled()
 @no_type_check
 def _write(state, g, k, u, q, o):
     """S becomes g S + k u^T; o = S^T q."""
@@ -104,7 +84,7 @@ def _write(state, g, k, u, q, o):
             o[j] += q[i] * state[i, j]
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _advance(state, g, k, u, after):
     """S' = g S + k u^T."""
@@ -115,14 +95,14 @@ def _advance(state, g, k, u, after):
             then[j] = gi * before[j] + ki * u[j]
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _written(delta, state, g, k, v, beta, gk, r, u):
     """For the delta rule gk = g k, r = v - S^T gk and u = beta r; for the gated one u = v, and the others are left."""
     if delta:
         for i in range(len(k)):
             gk[i] = g[i] * k[i]
-        _read(state, gk, r)
+        transposed_times(state, gk, r)
         for j in range(len(v)):
             r[j] = v[j] - r[j]
             u[j] = beta * r[j]
@@ -131,7 +111,7 @@ def _written(delta, state, g, k, v, beta, gk, r, u):
             u[j] = v[j]
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _kept(decays, g, b, t, h, out):
     """g of one step, for each key."""
@@ -139,16 +119,7 @@ def _kept(decays, g, b, t, h, out):
         out[i] = g[b, t, h, i if decays > 1 else 0] if decays else 1
 
 
-@_compiled
-@no_type_check
-def _copy(matrix, out):
-    rows, columns = matrix.shape
-    for i in range(rows):
-        for j in range(columns):
-            out[i, j] = matrix[i, j]
-
-
-@_compiled
+@compiled()
 @no_type_check
 def _forwards(first, last, delta, decays, q, k, v, beta, g, before, reset, o, after, states):
     _, steps, heads, keys = q.shape
@@ -159,10 +130,10 @@ def _forwards(first, last, delta, decays, q, k, v, beta, g, before, reset, o, af
     for part in range(first, last):
         b, h = part // heads, part % heads
         state = after[b, h]
-        _copy(before[b, h], state)
+        copy(before[b, h], state)
         for t in range(steps):
             if learns and t % CHUNK == 0:
-                _copy(state, states[b, h, t // CHUNK])
+                copy(state, states[b, h, t // CHUNK])
             if reset[b, t]:
                 state[:] = 0
             _kept(decays, g, b, t, h, kept)
@@ -171,40 +142,15 @@ def _forwards(first, last, delta, decays, q, k, v, beta, g, before, reset, o, af
             _write(state, kept, k[b, t, h], u, q[b, t, h], o[b, t, h])
 
 
-@_compiled
-@no_type_check
-def _by_row(state, x, out):
-    """S x."""
-    rows, columns = state.shape
-    zero = state.dtype.type(0)
-    for i in range(0, rows - 1, 2):
-        s0, s1 = state[i], state[i + 1]
-        sum0, sum1 = zero, zero
-        for j in range(columns):
-            sum0 += s0[j] * x[j]
-            sum1 += s1[j] * x[j]
-        out[i], out[i + 1] = sum0, sum1
-    if rows % 2:
-        sum0 = zero
-        for j in range(columns):
-            sum0 += state[rows - 1, j] * x[j]
-        out[rows - 1] = sum0
-
-
-@_compiled
+@compiled()
 @no_type_check
 def _alike(state, to_state, out):
     """G . S, row by row."""
-    rows, columns = state.shape
-    for i in range(rows):
-        s, to_s = state[i], to_state[i]
-        total = state.dtype.type(0)
-        for j in range(columns):
-            total += s[j] * to_s[j]
-        out[i] = total
+    for i in range(len(state)):
+        out[i] = dot(state[i], to_state[i])
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _to_before(g, q, gk, to_o, to_r, to_state):
     """G becomes g (G + q do^T) + (g k) dr^T."""
@@ -222,7 +168,7 @@ def _to_before(g, q, gk, to_o, to_r, to_state):
             to_state[i, j] = g[i] * to_state[i, j] + (g[i] * q[i] * to_o[j] + gk[i] * to_r[j])
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _backwards(
     first,
@@ -257,7 +203,7 @@ def _backwards(
         for chunk in range(states.shape[2] - 1, -1, -1):
             start = chunk * CHUNK
             count = min(CHUNK, steps - start)
-            _copy(states[b, h, chunk], befores[0])
+            copy(states[b, h, chunk], befores[0])
             for c in range(count):
                 t = start + c
                 if reset[b, t]:
@@ -275,7 +221,7 @@ def _backwards(
                     matched += qs[i] * ks[i]
                 for j in range(values):
                     written += u[c, j] * to_o[j]
-                _read(to_state, ks, to_u)
+                transposed_times(to_state, ks, to_u)
                 strength, to_strength = beta[b, t, h] if delta else q.dtype.type(1), q.dtype.type(0)
                 for j in range(values):
                     to_u[j] += matched * to_o[j]
@@ -287,10 +233,10 @@ def _backwards(
                     grad_beta[b, t, h] = to_strength
                 else:
                     to_r[:] = 0
-                _by_row(befores[c], to_o, s_o)
-                _by_row(to_state, u[c], grad_u)
+                times(befores[c], to_o, s_o)
+                times(to_state, u[c], grad_u)
                 if delta:
-                    _by_row(befores[c], to_r, s_r)
+                    times(befores[c], to_r, s_r)
                 if decays:
                     _alike(befores[c], to_state, grad_s)
                 for i in range(keys):

@@ -9,16 +9,14 @@ from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int64
-from numba import njit
 from torch import Tensor
 
 from memory.kernels.choice import require_shapes
+from memory.kernels.compiled import compiled
 from memory.kernels.threads import in_threads
 
 # Numbers of the result, below which starting a thread costs more than it saves.
 _ALONE = 1 << 19
-
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def refused(past: Float[Tensor, "B P D"]) -> str | None:
@@ -36,7 +34,7 @@ def convolve(past: Float[Tensor, "B P D"], weight: Float[Tensor, "taps D"], reac
     return mixed
 
 
-@_compiled
+@compiled(fastmath=())
 @no_type_check
 def _forwards(first, last, past, weight, reach, mixed):
     steps, taps = reach.shape[1], len(weight)
@@ -54,7 +52,7 @@ def _forwards(first, last, past, weight, reach, mixed):
                         out[d] += there[d] * tap[d]
 
 
-@_compiled
+@compiled(fastmath=())
 @no_type_check
 def _backwards(first, last, past, weight, reach, grad, grad_past, grad_weight):
     steps, taps = reach.shape[1], len(weight)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+
+from memory.kernels.compiled import compiled
 
 _F = np.float32
 # Where exp comes to the smallest normal number (what is below counts as this), then log2 e, ln 2 in two parts, and the series (Cephes,
@@ -16,7 +17,7 @@ _ONE, _HALF, _BIAS = _F(1), _F(0.5), np.int32(127)
 
 
 # No sums may be reordered here; what is not a number stays so.
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+@compiled(fastmath={"contract", "nsz"})
 @no_type_check
 def exp(x):
     """Of what is not above zero, to the last bit or two, and never less than 1e-38."""

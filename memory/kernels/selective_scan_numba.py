@@ -11,10 +11,10 @@ from typing import Any, no_type_check
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numba import njit
 from torch import Tensor
 
 from memory.kernels.choice import require_shapes
+from memory.kernels.compiled import compiled
 from memory.kernels.exponential_numba import exp
 from memory.kernels.threads import in_threads
 
@@ -22,9 +22,6 @@ from memory.kernels.threads import in_threads
 CHUNK, CHANNELS = 16, 64
 # Numbers of a state times steps, below which starting a thread costs more than it saves.
 _ALONE = 1 << 18
-
-# Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 _F = np.float32
 
@@ -62,7 +59,7 @@ def selective_scan(
     return y, after
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _step(h, size, written, rate, b, c, decay, y):
     """The state after it, in place; `decay` and y on the way."""
@@ -77,7 +74,7 @@ def _step(h, size, written, rate, b, c, decay, y):
             y[d] += cn * new
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _forwards(first, last, blocks, size, u, rate, b, c, before, reset, y, after, states):
     _, steps, channels = size.shape
@@ -107,7 +104,7 @@ def _forwards(first, last, blocks, size, u, rate, b, c, before, reset, y, after,
                 after[row, start + d, n] = h[n, d]
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _step_back(before, size, written, rate, b, c, decay, to_y, to_h, to_b, to_c, to_written, to_size, to_rate, to_decay):
     """Gradients by one step, added to `to_rate` and, but for `to_h`, which becomes that in the state before, put into the others."""
@@ -134,7 +131,7 @@ def _step_back(before, size, written, rate, b, c, decay, to_y, to_h, to_b, to_c,
             to_rate_n[d] -= size[d] * to_decay[d]
 
 
-@_compiled
+@compiled()
 @no_type_check
 def _backwards(
     first, last, blocks, size, u, rate, b, c, reset, states, grad_y, grad_after, grad_size, grad_u, grad_rate, grad_b, grad_c, grad_state
