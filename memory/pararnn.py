@@ -19,8 +19,9 @@ Acting is a step of these. Learning takes all states of a trial as the unknowns 
 the residual r_t = f(h_{t-1}, x_t) - h_t and the Jacobian J_t (diagonal, or 2 x 2 blocks of diagonals), the correction is
 d_t = J_t d_{t-1} + r_t, a linear scan. Gradients are one such scan backwards, whichever way the states were found. Newton's method
 diverges when recurrent weights are large, hence their bound; what has not converged is played step by step, which is said once (see `guard`
-for what it costs on a GPU). Where one step of all rows is work enough for a CPU, all is: in order every number is read once and not once
-per iteration. B is block-diagonal. State per row: D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
+for what it costs on a GPU). On a CPU steps are taken in order, which computes every number once and not once per iteration: compiled in
+single precision (`memory.kernels.pararnn_numba`), in others where one step of all rows is work enough. B is block-diagonal. State per row:
+D numbers (ParaGRU) or 2 D (ParaLSTM) per layer.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from memory.gru import steps_with_a_reset
+from memory.kernels.choice import numba_version
 from memory.kernels.scan import is_work_enough, linear_scan
 from memory.memory import Memory, require_divisor, require_positive
 from memory.stack import Stack
@@ -171,6 +173,10 @@ class _ParaRNN(Memory):
         first = state.units.masked_fill(reset[:, :1, None], 0.0)
         if gates.shape[1] == 1:
             return self.step(gates, first[:, None])
+        fast = numba_version("pararnn", first)
+        if fast:
+            in_order: Tensor = fast.recur(gates, torch.stack(self.weights()), first, reset)
+            return in_order
         before = _shift(self._solve(gates, first, reset), first, reset)
         # Autograd sees every step alone; what flows from step to step is the scan's.
         units = self.step(gates, torch.cat([first[:, None], before[:, 1:]], 1))

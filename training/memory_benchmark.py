@@ -144,9 +144,7 @@ SETTINGS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("hcam", "associative_recall"): _STEPS_APART,
     ("hcam", "ballet"): {"chunk_length": 16, "recalled": 2, "chunks": 12, "window": 16},
     # A value comes one step after its key: a convolution binds them in the first layer, within 30 iterations; without, some seeds never do.
-    **{(memory, "associative_recall"): {"taps": 4} for memory in ("linear_attention", "gated_linear", "lightnet")},
-    # Its queries are learned and ask for nothing in particular: later layers have to.
-    ("aaren", "associative_recall"): {"layers": 3},
+    **{(memory, "associative_recall"): {"taps": 4} for memory in ("aaren", "linear_attention", "gated_linear", "lightnet")},
     # Short chunks may have a larger rate: with 16 and 0.1 it writes so little a step that ballet stays at chance.
     ("titans_linear", "ballet"): {"chunk_length": 4, "rate": 0.4},
     **{(memory, task): {"expansion": 1} for memory in ("moneta", "memora") for task in TASKS},

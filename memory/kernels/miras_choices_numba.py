@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 
 from memory.kernels.compiled import compiled
-from memory.kernels.exponential_numba import exp
+from memory.kernels.exponential_numba import exp, tanh
 from memory.kernels.matrices_numba import add, add_outer, copy, dot, times, transposed_times
 
 LINEAR, MLP = range(2)
@@ -76,15 +76,6 @@ def _gelu(x, leaves, first, second):
 
 @compiled()
 @no_type_check
-def _sign(x, steepness):
-    """tanh(steepness x)."""
-    fallen = exp(-_2 * steepness * abs(x))
-    size = (_1 - fallen) / (_1 + fallen)
-    return -size if x < 0 else size
-
-
-@compiled()
-@no_type_check
 def _normalise(x, eps):
     """To mean 0 and, but for `eps`, variance 1; what it was divided by, inverted."""
     d = _F(len(x))
@@ -127,7 +118,7 @@ def _slope(loss, error, threshold, steepness, out):
         if squared:
             out[i] = e
         else:
-            out[i] = _sign(e, steepness) * (e * e if loss == POWER else threshold)
+            out[i] = tanh(steepness * e) * (e * e if loss == POWER else threshold)
 
 
 @compiled()
@@ -138,7 +129,7 @@ def _slope_back(loss, error, threshold, steepness, grad):
         return _0
     total = _0
     for i in range(len(error)):
-        e, sign = error[i], _sign(error[i], steepness)
+        e, sign = error[i], tanh(steepness * error[i])
         rise = steepness * (_1 - sign * sign)
         if loss == POWER:
             grad[i] *= rise * e * e + _2 * e * sign

@@ -47,8 +47,8 @@ def learn(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """What is recalled [B, H, T, d]; anchor, weights, momentum and phase after. All numbers of one type.
 
-    keep, carried, rate: 1 - alpha, eta (None without momentum) and theta. kind: network, loss and retention, by `memory.kernels.miras_choices_numba`'s numbers.
-    constants: of LayerNorm's denominator, and the smoothed sign's steepness.
+    keep, carried, rate: 1 - alpha, eta (None without momentum) and theta. kind: network, loss and retention, by the numbers of
+    `memory.kernels.miras_choices_numba`. constants: of LayerNorm's denominator, and the smoothed sign's steepness.
     Differentiable once, by going back.
     """
     rows, heads, steps, d = q.shape

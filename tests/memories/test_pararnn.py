@@ -134,6 +134,7 @@ def test_as_initialised_newtons_method_converges_in_the_published_three_iteratio
 
 @each_mixer
 def test_trained_weights_at_the_bound_need_no_more_than_the_default_iterations(kind, monkeypatch):
+    monkeypatch.setattr(pararnn, "numba_version", lambda *_: None)
     memory = mixer(kind, scale=None, dtype=torch.float32)
     with torch.no_grad():
         memory.recurrence.copy_(5.0 * torch.randn(memory.recurrence.shape, generator=torch.Generator().manual_seed(1)))
@@ -192,6 +193,7 @@ def test_on_a_gpu_too_rows_in_which_newtons_method_fails_are_played_step_by_step
 
 @each_mixer
 def test_on_a_gpu_a_converged_trial_is_not_played_step_by_step_and_without_a_guard_nothing_is_asked(kind, monkeypatch):
+    monkeypatch.setattr(pararnn, "numba_version", lambda *_: None)
     monkeypatch.setattr("memory.pararnn._may_ask", lambda numbers: False)
     x, reset = inputs(2, 200, dtype=torch.float32)
     found = []
