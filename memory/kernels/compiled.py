@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+import numba
 
 # Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
 REORDERED = frozenset({"contract", "reassoc", "nsz"})
@@ -22,10 +22,11 @@ def compiled(*, fastmath: Iterable[str] = REORDERED) -> Callable[[Callable[..., 
     """Compiles a function when first called; it lets go of Python's lock. fastmath: what LLVM may do with floating-point numbers."""
 
     def decorate(function: Callable[..., Any]) -> Any:
+        config: Any = numba.config
         before = config.CACHE_DIR
         config.CACHE_DIR = str(_kept_in(Path(before) if before else None))
         try:
-            return njit(function, nogil=True, cache=True, error_model="numpy", fastmath=set(fastmath))
+            return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=set(fastmath))
         finally:
             config.CACHE_DIR = before
 
