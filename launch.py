@@ -1,6 +1,6 @@
 """Train agents that remember, evaluate them, replay what they did.
 
-python launch.py train PRESET [setting=value ...] [--show]
+python launch.py train PRESET [setting=value ...] [--seeds N] [--evaluate]
 python launch.py train --resume RUN [iterations=N]
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME] [--look]
@@ -19,7 +19,12 @@ import sys
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from training.run import Run, Snapshot
 
 # How often torch's threads look for work before they sleep. By default they do so for milliseconds, which keeps others, and one another,
 # from the cores: beside two busy processes on two cores training was fifteen times slower with that; alone it was as fast (docs/log.md).
@@ -78,6 +83,10 @@ def train(options: argparse.Namespace) -> int:
     for word in longer:
         if word.partition("=")[0] != "iterations":
             raise BadInput(f"--resume takes no preset or settings but iterations=N, and {word!r} was given; a run keeps its own")
+    if options.seeds < 1:
+        raise BadInput(f"--seeds is {options.seeds}; want at least 1")
+    if options.resume and options.seeds > 1:
+        raise BadInput(f"--resume goes on with one run, which has its seed, but --seeds {options.seeds} was given")
     if options.show:
         if options.resume:
             raise BadInput("--show tells the settings of what would begin; those of a run are in its experiment.json")
@@ -88,35 +97,52 @@ def train(options: argparse.Namespace) -> int:
             raise BadInput(f"{options.resume} is a study, which keeps its settings, but {longer[0]!r} was given")
         return _study(options)
     if options.resume:
-        run = Run.open(options.resume, trust=options.trust)
-        snapshot = run.load_checkpoint(warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-        wanted = override(run.experiment, *longer).iterations
-        if snapshot.iteration >= wanted:
-            done = f"all {wanted} iterations are done" if not longer else f"iterations is {wanted}, and {snapshot.iteration} are done"
-            raise BadInput(f"{run.directory} is complete: {done}; to go on for longer, say iterations=N with more")
-        run.go_on_for(wanted)
+        runs: Iterable[tuple[Run, Snapshot | None]] = [_reopened(options, longer)]
     else:
-        run, snapshot = Run.create(_experiment(options), Path(options.runs)), None
-    print(f"run {run.directory}", flush=True)
-    try:
-        train_run(run, snapshot)
-    except Stopped as stopped:
-        print(stopped, flush=True)
-        # Ray's processes end with this one. Asking them first would take seconds that an impatient person does not have.
-        os._exit(130)
-    except Failed as failure:
-        return _complain(str(failure), code=1)
+        first = _experiment(options)
+        # The last seed is looked at before the first one is trained.
+        experiments = [override(first, f"seed={first.seed + number}") for number in range(options.seeds)]
+        runs = ((Run.create(experiment, Path(options.runs)), None) for experiment in experiments)
+    done: list[Run] = []
+    for run, snapshot in runs:
+        print(f"run {run.directory}", flush=True)
+        left = options.seeds - len(done) - 1
+        not_begun = f"; {left} of the {options.seeds} seeds had not begun" if left else ""
+        try:
+            train_run(run, snapshot)
+        except Stopped as stopped:
+            print(f"{stopped}{not_begun}", flush=True)
+            # Ray's processes end with this one. Asking them first would take seconds that an impatient person does not have.
+            os._exit(130)
+        except Failed as failure:
+            return _complain(f"{failure}{not_begun}", code=1)
+        done.append(run)
     if options.evaluate:
-        _evaluate([run], _parser().parse_args(["evaluate", "."]))
+        _evaluate(done, _parser().parse_args(["evaluate", "."]))
     trust = " --trust" if wants_trust(run.experiment) else ""
     is_active = os.environ.get("VIRTUAL_ENV") or sys.prefix == sys.base_prefix
     print("\nNext:" if is_active else "\nNext (after . .venv/bin/activate):")
     if not options.evaluate:
-        print(f"  python launch.py evaluate {run.directory}{trust}")
+        print(f"  python launch.py evaluate {' '.join(str(run.directory) for run in done)}{trust}")
     print(f"  tensorboard --logdir {run.directory.parent}")
     if options.evaluate:
         print(f"  python launch.py replay {run.directory}{trust}")
     return 0
+
+
+def _reopened(options: argparse.Namespace, longer: list[str]) -> tuple[Run, Snapshot]:
+    """The run to go on with, and where. longer: settings that say for how long."""
+    from training.run import Run
+    from training.settings import BadInput, override
+
+    run = Run.open(options.resume, trust=options.trust)
+    snapshot = run.load_checkpoint(warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    wanted = override(run.experiment, *longer).iterations
+    if snapshot.iteration >= wanted:
+        done = f"all {wanted} iterations are done" if not longer else f"iterations is {wanted}, and {snapshot.iteration} are done"
+        raise BadInput(f"{run.directory} is complete: {done}; to go on for longer, say iterations=N with more")
+    run.go_on_for(wanted)
+    return run, snapshot
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -169,6 +195,8 @@ def _study(options: argparse.Namespace) -> int:
 
     if options.evaluate:
         raise BadInput("--evaluate means nothing here: a study tests what it trains")
+    if options.seeds > 1:
+        raise BadInput(f"--seeds means nothing here: a study has a setting for it; want seeds={options.seeds}")
     if options.resume:
         directory = Path(options.resume)
         study = reopen(directory)
@@ -243,7 +271,9 @@ def _parser() -> argparse.ArgumentParser:
     what = "a run's directory, to go on from its last checkpoint; with iterations=N for longer than it was to"
     verb.add_argument("--resume", metavar="RUN", help=what)
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs live (default: runs)")
-    verb.add_argument("--evaluate", action="store_true", help="evaluate when done")
+    what = "train N runs, one after the other, with this seed and the next ones"
+    verb.add_argument("--seeds", type=int, default=1, metavar="N", help=what)
+    verb.add_argument("--evaluate", action="store_true", help="evaluate when done, all seeds together")
     verb.add_argument("--show", action="store_true", help="print every setting, as it would be, and train nothing")
     _add_trust(verb)
     verb.set_defaults(run=train)

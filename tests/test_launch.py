@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch import main
+from training.run import Run, Snapshot
+from training.train import Failed
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,3 +56,55 @@ def test_threads_that_wait_sleep_soon_unless_somebody_says_otherwise(own: dict[s
     code = "import os, launch; print(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Seeds whose training was begun; none is trained. That of seed 13 fails."""
+    seeds: list[int] = []
+
+    def train(run: Run, snapshot: Snapshot | None) -> None:
+        assert snapshot is None
+        seeds.append(run.experiment.seed)
+        if run.experiment.seed == 13:
+            raise Failed("nothing came of it")
+
+    monkeypatch.setattr("training.train.train", train)
+    return seeds
+
+
+def test_seeds_are_trained_one_after_the_other_and_evaluated_together(
+    trained: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated: list[list[Run]] = []
+    monkeypatch.setattr("launch._evaluate", lambda who, options: evaluated.append(who))
+    assert main(["train", "two_learners", "seed=4", "--seeds", "3", "--evaluate", "--runs", str(tmp_path)]) == 0
+    assert trained == [4, 5, 6]
+    assert [[run.experiment.seed for run in runs] for runs in evaluated] == [[4, 5, 6]]
+    assert len({run.directory for run in evaluated[0]}) == len(list(tmp_path.iterdir())) == 3
+    assert main(["train", "two_learners", "--seeds", "2", "--runs", str(tmp_path / "more")]) == 0
+    told = capsys.readouterr().out
+    assert f"launch.py evaluate {' '.join(str(run) for run in sorted((tmp_path / 'more').iterdir()))}\n" in told
+
+
+def test_a_seed_that_fails_says_how_many_had_not_begun(trained: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "two_learners", "seed=12", "--seeds", "5", "--runs", str(tmp_path)]) == 1
+    assert trained == [12, 13]
+    assert capsys.readouterr().err == "error: nothing came of it; 3 of the 5 seeds had not begun\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["two_learners", "--seeds", "0"], "--seeds is 0; want at least 1"),
+        (["--resume", "there", "--seeds", "2"], "--resume goes on with one run, which has its seed, but --seeds 2 was given"),
+        (["memory_benchmark", "--seeds", "2"], "--seeds means nothing here: a study has a setting for it; want seeds=2"),
+        (["two_learners", "seed=9223372036854775807", "--seeds", "2"], "seed is 9223372036854775808; want a whole number of 64 bits"),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused_before_anything_starts(
+    words: list[str], message: str, trained: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words, "--runs", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert trained == list(tmp_path.iterdir()) == []
