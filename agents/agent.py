@@ -112,7 +112,7 @@ class Agent(nn.Module):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.auxiliary = None
-        if config.auxiliary.wants_anything:
+        if config.auxiliary.wanted:
             self.auxiliary = AuxiliaryHeads(config.auxiliary, observation_space, action_space, config.embedding, self.memory.outputs)
 
     def forward(

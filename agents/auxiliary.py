@@ -50,8 +50,9 @@ class Auxiliary:
             raise ValueError(f"lags is {self.lags}; want whole numbers of steps, 1 or more")
 
     @property
-    def wants_anything(self) -> bool:
-        return any(getattr(self, name) for name in _LOSSES)
+    def wanted(self) -> list[str]:
+        """The names of losses whose weight is not 0."""
+        return [name for name in _LOSSES if getattr(self, name)]
 
 
 _LOSSES = tuple(field.name for field in fields(Auxiliary) if field.name != "lags")

@@ -39,7 +39,7 @@ def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
             return SymbolEncoder([int(space.n)], [int(space.start)], width, single=True)
         case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1:
             return SymbolEncoder([int(n) for n in space.nvec], [int(n) for n in np.ravel(space.start)], width, single=False)
-        case gym.spaces.MultiDiscrete() if space.nvec.ndim == 3:
+        case gym.spaces.MultiDiscrete() if _is_grid(space):
             return GridEncoder(space, width)
         case gym.spaces.MultiBinary():
             return VectorEncoder(len(space.shape), math.prod(space.shape), width, scale=1.0)
@@ -55,15 +55,20 @@ def encoder_of(space: gym.Space[Any], width: int) -> nn.Module:
     raise ValueError(f"no encoder reads {text}; want {want}")
 
 
-def _is_picture(space: gym.spaces.Box) -> bool:
+def _is_grid(space: gym.Space[Any]) -> bool:
+    """[rows, columns, fields] of symbols."""
+    return isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 3
+
+
+def _is_picture(space: gym.Space[Any]) -> bool:
     """[height, width, 1 or 3] of bytes, at least 32 by 32."""
-    is_bytes = space.dtype == np.uint8 and len(space.shape) == 3
+    is_bytes = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
     return is_bytes and min(space.shape[:2]) >= PICTURE and space.shape[2] in (1, 3)
 
 
 def has_scenery(space: gym.spaces.Dict) -> bool:
     """Whether a field is a grid or a picture, much of which may be the same always."""
-    return any(isinstance(encoder_of(field, 1), GridEncoder | PictureEncoder) for field in space.values())
+    return any(_is_grid(field) or _is_picture(field) for field in space.values())
 
 
 @torch.no_grad()

@@ -66,11 +66,13 @@ def with_parameters(config: MemoryConfig, inputs: int, target: int) -> MemoryCon
     if size(1) > target:
         raise ValueError(f"target is {target}; want at least {size(1)}, the parameters of the narrowest {name}")
     # The size grows with the width: `fits` holds no more than the target, `exceeds` more.
-    fits, exceeds = 1, 2
+    fits, exceeds, widest = 1, 2, _WIDEST // unit
     while size(exceeds) <= target:
-        fits, exceeds = exceeds, 2 * exceeds
-        if exceeds * unit > _WIDEST:
-            raise ValueError(f"target is {target}; want at most {size(fits)}, the parameters of {name} with width {fits * unit}")
+        if exceeds >= widest:
+            if size(exceeds) == target:
+                return _widened(config, exceeds * unit)
+            raise ValueError(f"target is {target}; want at most {size(exceeds)}, the parameters of {name} with width {exceeds * unit}")
+        fits, exceeds = exceeds, min(2 * exceeds, widest)
     while exceeds - fits > 1:
         middle = (fits + exceeds) // 2
         fits, exceeds = (middle, exceeds) if size(middle) <= target else (fits, middle)

@@ -142,10 +142,11 @@ class _ParaRNN(Memory):
 
     def inspect(self, x: Float[Tensor, "B T D"], state: ParaRNNState, reset: Bool[Tensor, "B T"]) -> dict[str, Tensor]:
         """residual [B, T]: how far the largest unit is from obeying the recurrence, and the gate that decides what is kept [B, T, D]."""
+        if x.shape[1] == 0:
+            return {"residual": x[..., 0], "kept": x}
         gates = self._gates(x, state)
-        first = state.units.masked_fill(reset[:, :1, None], 0.0) if x.shape[1] else state.units
-        units = self._solve(gates, first, reset)
-        before = _shift(units, first, reset)
+        units = self._units(gates, state, reset)
+        before = _shift(units, state.units, reset)
         return {"residual": (self.step(gates, before) - units).abs().amax((2, 3)), "kept": self.kept(gates, before)}
 
     @abstractmethod

@@ -25,6 +25,7 @@ from memory.frame_stack import FrameStackConfig
 from memory.gru import GRUConfig
 from memory.hcam import HCAMConfig
 from memory.linear_attention import DeltaRuleConfig
+from training.presets import ballet_symbols_quick
 from training.settings import load
 from training.tree import named_leaves, rows_of
 
@@ -696,6 +697,8 @@ def test_making_and_playing_an_agent_leaves_torchs_own_luck_alone():
     before = torch.random.get_rng_state()
     agent = AgentConfig(GRUConfig(4)).build(*TABLES["bounded"], -(2**63))
     play(agent, *experience(TABLES["bounded"][0], 2, 3), seeds(2))
+    # Looks for scenery, and finds it.
+    assert ballet_symbols_quick().births()["learner_0"].first is not None
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -127,6 +127,7 @@ def test_rllib_learns_from_a_teacher_what_the_plain_loop_learns_and_says_nothing
     # The teacher is always right.
     assert report["correct/learner_0/vs_learner"] == 1.0
     assert "learning/learner_0/entropy" in report
+    assert report["learning/learner_0/lag"] > 0
     assert "learning/learner_0/kl" not in report
     for key, value in trainer.agents["learner_0"].state_dict().items():
         assert torch.equal(value, snapshot.weights["learner_0"][key]), key

@@ -1,10 +1,14 @@
-"""Writing files so that neither a crash nor a full disk damages what is there: write beside, fsync, rename."""
+"""Writing files so that neither a crash nor a full disk damages what is there (write beside, fsync, rename), and new directories."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import time
 from pathlib import Path
+
+from training.settings import BadInput
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -20,10 +24,25 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-    sync_directory(path.parent)
+    _sync_directory(path.parent)
 
 
-def sync_directory(directory: Path) -> None:
+def new_directory(root: Path, name: str) -> Path:
+    """root/name-DATE-TIME, or with a number behind that where others were as quick; nobody else has it. Raises BadInput."""
+    stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        directory = root / (stamped if number == 1 else f"{stamped}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
+    raise AssertionError("numbers do not end")
+
+
+def _sync_directory(directory: Path) -> None:
     """Makes renames in a directory last."""
     handle = os.open(directory, os.O_RDONLY)
     try:

@@ -12,15 +12,22 @@ from agents.occupant import Decision
 from envs.game import ACTION_MASK, Observation, Role
 from training.settings import BadInput
 
+# What an occupant may say about itself (`agents.occupant.Occupant`).
+_SAYS = ("reads", "acts", "settings_in", "forgets_episodes", "cooperates_in")
+
 
 class Foreign:
-    """name: as a person wrote it. policy: has `start` and `act` (see `agents.occupant.Occupant`). role: where it sits, once known."""
+    """name: as a person wrote it. policy: has `start` and `act` (see `agents.occupant.Occupant`). role: where it sits; None where nobody
+    plays yet.
+    """
 
-    def __init__(self, name: str, policy: Any) -> None:
+    def __init__(self, name: str, policy: Any, role: Role | None = None) -> None:
         self.name = name
         self.policy = policy
-        self.reads: dict[str, Any] = getattr(policy, "reads", {})
-        self.role: Role | None = None
+        self.role = role
+        for said in _SAYS:
+            if hasattr(policy, said):
+                setattr(self, said, getattr(policy, said))
 
     def start(self, seeds: Tensor) -> Any:
         try:
@@ -60,6 +67,11 @@ class Foreign:
         if not fits:
             found = f"{action.dtype} actions from {action.min().item()} to {action.max().item()}"
             raise BadInput(f"{self.name}.act gave {found}; want what is allowed in {space}")
+
+
+def in_role(occupant: Any, role: Role) -> Any:
+    """The occupant; somebody else's policy is held to the role's actions from here on."""
+    return Foreign(occupant.name, occupant.policy, role) if isinstance(occupant, Foreign) else occupant
 
 
 def _said(error: BaseException) -> str:

@@ -39,7 +39,7 @@ from training.board import Board
 from training.cells import run_cells
 from training.evaluation.statistics import Interval, bootstrap
 from training.experiment import Experiment
-from training.files import write_atomically
+from training.files import new_directory, write_atomically
 from training.occupants import check_own
 from training.plain import PlainTrainer
 from training.rollout import Rollout
@@ -256,16 +256,8 @@ class MemoryBenchmark:
 
 def create(benchmark: MemoryBenchmark, root: Path) -> Path:
     """A new directory under root, with the settings in it."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for attempt in range(1, 100):
-        directory = root / (f"{NAME}-{stamp}" if attempt == 1 else f"{NAME}-{stamp}-{attempt}")
-        try:
-            (directory / "cells").mkdir(parents=True)
-            break
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
+    directory = new_directory(root, NAME)
+    (directory / "cells").mkdir()
     about = {"format": FORMAT, "study": NAME, "settings": to_json(benchmark)}
     write_atomically(directory / SETTINGS, (json.dumps(about, indent=1) + "\n").encode())
     return directory

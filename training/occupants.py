@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
-from envs.game import Game, Role, role_of_seat, seat_count
+from envs.game import ACTION_MASK, Game, Role, role_of_seat, seat_count
 from envs.third_party import ThirdPartyGame
 from memory.law import check_law
 from memory.memory import MemoryConfig
@@ -74,17 +75,23 @@ def _check_game(game: Game) -> None:
     """Raises BadInput where a game that is not ours breaks down within a few steps."""
     try:
         state = game.start(torch.tensor([1, 2]))
-        for _ in range(min(3, game.max_steps)):
-            game.observe(state)
+        for step in range(min(3, game.max_steps)):
+            shown = game.observe(state)
             game.describe(state, 0)
-            state, _ = game.step(state, {role.name: _any_actions(role) for role in game.roles})
+            actions = {role.name: _any_actions(role, shown[role.name].get(ACTION_MASK), step) for role in game.roles}
+            state, turn = game.step(state, actions)
+            if bool(turn.over.any()):
+                break
     except Exception as error:
         raise BadInput(f"game {type(game).__module__}:{type(game).__qualname__}: {in_one_line(error)}") from error
 
 
-def _any_actions(role: Role) -> torch.Tensor:
-    """[2, seats, ...], of the role's action space."""
-    return torch.as_tensor(np.array([[role.action_space.sample() for _ in range(role.seats)] for _ in range(2)]))
+def _any_actions(role: Role, mask: torch.Tensor | None, step: int) -> torch.Tensor:
+    """[2, seats, ...], of the role's action space; the same for everyone who asks. mask: [2, seats, A], which are allowed."""
+    space = copy.deepcopy(role.action_space)
+    space.seed(step)
+    allowed = [[None] * role.seats] * 2 if mask is None else mask.to(torch.int8).numpy()
+    return torch.as_tensor(np.array([[space.sample(of_seat) for of_seat in of_row] for of_row in allowed]))
 
 
 def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -> None:
@@ -103,7 +110,7 @@ def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -
                 raise BadInput(f"agent {name} has {what} {_in_one_line(own)}; {role.name} has {_in_one_line(the_games)} in this game")
         return
     if isinstance(occupant, Foreign):
-        occupant.role = role
+        occupant = occupant.policy
     amiss, wants = _amiss(occupant, role), _other_settings(occupant, game)
     if wants and (amiss or hasattr(occupant, "settings_in")):
         amiss = amiss or ", ".join(f"its {setting} is {getattr(occupant, setting)}" for setting in wants)

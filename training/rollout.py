@@ -20,6 +20,7 @@ from agents.occupant import Decision, Occupant
 from envs.chance import Purpose, fold
 from envs.game import Answer, Game, KnowsAnswers, Observation, release
 from training import identity, tree
+from training.foreign import in_role
 from training.seating import Group, Seating, group_seats
 from training.settings import BadInput
 
@@ -94,7 +95,7 @@ class Rollout:
         missing = sorted({group.occupant for group in self.groups} - set(occupants))
         if missing:
             raise ValueError(f"the seating names {', '.join(missing)}; the occupants are {', '.join(occupants)}")
-        self.occupants = [occupants[group.occupant] for group in self.groups]
+        self.occupants = [in_role(occupants[group.occupant], group.role) for group in self.groups]
         names = None if watched is None else set(watched)
         self.watched = [names is None or group.occupant in names for group in self.groups]
         self.keeps_states = keeps_states
@@ -213,12 +214,13 @@ class Rollout:
         if any(self.told):
             known = identity.identities(self.groups, self.occupants, table.states, *self.seating.seats.shape)
         views = []
-        for group, told in zip(self.groups, self.told, strict=True):
+        for group, told, forgets in zip(self.groups, self.told, self.forgets, strict=True):
             role = group.role.name
             seen = {name: value.flatten(0, 1).index_select(0, group.rows) for name, value in observation[role].items()}
             if told and known is not None:
                 seen[identity.FIELD] = identity.of_others(known, group)
-            views.append((seen, table.reward[role].flatten().index_select(0, group.rows)))
+            reward = table.reward[role].flatten().index_select(0, group.rows)
+            views.append((seen, reward.masked_fill(table.began[group.games], 0.0) if forgets else reward))
         return views
 
     def _go_on(self, table: Table, over: Bool[Tensor, "B"], ended: Bool[Tensor, "B"]) -> Table:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from agents.agent import Agent, AgentConfig
 from envs.third_party import ThirdPartyGame
-from training.experiment import Experiment
-from training.files import write_atomically
+from training.experiment import Experiment, spaces_of
+from training.files import new_directory, write_atomically
 from training.population import (
     check_finite,
     check_frozen,
@@ -71,18 +71,7 @@ class Run:
     @classmethod
     def create(cls, experiment: Experiment, root: Path) -> Run:
         """A new directory under root; never one that exists."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{experiment.preset}-{experiment.seed}-{stamp}"
-        for attempt in range(1, 100):
-            directory = root / (name if attempt == 1 else f"{name}-{attempt}")
-            if directory.exists():
-                continue
-            try:
-                directory.mkdir(parents=True)
-                break
-            except OSError as error:
-                raise BadInput(f"runs cannot be written to {root}: {error.strerror}") from error
-        run = cls(directory, experiment)
+        run = cls(new_directory(root, f"{experiment.preset}-{experiment.seed}"), experiment)
         run.write_json("experiment.json", {"format": FORMAT, "experiment": to_json(experiment), "frozen": frozen_in(experiment)})
         run.write_json("environment.json", _environment())
         return run
@@ -160,7 +149,9 @@ class Run:
             write_atomically(best, data)
         for old in sorted(folder.glob("[0-9]*.safetensors"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
-        for name, agent in self.experiment.build_learners().items():
+        for name, spaces in spaces_of(self.experiment).items():
+            # Its first weights are all overwritten.
+            agent = self.experiment.agent.build(*spaces, seed=0)
             agent.load_state_dict(snapshot.weights[name])
             save_agent(agent, self.directory / "population" / name)
         return is_best

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from memory import MEMORIES
+from memory.aaren import AarenConfig
 from memory.budget import parameters_of, with_parameters
 from memory.depth_recurrent import DepthRecurrentConfig
 from memory.frame_stack import FrameStackConfig
@@ -68,3 +69,8 @@ def test_a_budget_that_nothing_fits_is_refused():
         with_parameters(GRUConfig(), 5, 21)
     with pytest.raises(ValueError, match=r"target is 1000000000000; want at most \d+, the parameters of GRUConfig with width 65536"):
         with_parameters(GRUConfig(), 5, 10**12)
+    # No power of two is a multiple of its heads.
+    with pytest.raises(ValueError, match=r"want at most \d+, the parameters of AarenConfig with width 65532"):
+        with_parameters(AarenConfig(width=12, heads=12, layers=1), 5, 10**12)
+    widest = parameters_of(AarenConfig(width=65532, heads=12, layers=1), 5)
+    assert with_parameters(AarenConfig(width=12, heads=12, layers=1), 5, widest).width == 65532

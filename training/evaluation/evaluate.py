@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from training.evaluation.statistics import (
     resampled_means,
 )
 from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Scenario, Suite
+from training.files import new_directory
 from training.occupants import check_fits
 from training.population import co_player, is_an_agents_path
 from training.run import Run
@@ -476,7 +476,7 @@ def _write(entrants: Entrants, suite: Suite, results: dict[str, Any], out: Path 
     """Returns the report's path, the first where several runs get one each. A run's directory holds results of its own game alone."""
     runs = [Run(out, entrants.experiment)] if out is not None else []
     runs += entrants.runs if entrants.plays_its_runs_game else ()
-    runs = runs or [Run(_new_directory(Path("runs"), f"evaluation-{suite.name}"), entrants.experiment)]
+    runs = runs or [Run(new_directory(Path("runs"), f"evaluation-{suite.name}"), entrants.experiment)]
     for run in runs:
         run.directory.mkdir(parents=True, exist_ok=True)
         stored = run.read_json("results.json")
@@ -485,12 +485,6 @@ def _write(entrants: Entrants, suite: Suite, results: dict[str, Any], out: Path 
         if run in entrants.runs:
             _show_on_board(run.directory, suite, results)
     return runs[0].directory / f"report-{suite.name}.html"
-
-
-def _new_directory(root: Path, name: str) -> Path:
-    stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    paths = itertools.chain([root / stamped], (root / f"{stamped}-{number}" for number in itertools.count(2)))
-    return next(path for path in paths if not path.exists())
 
 
 def without_nan(values: Any) -> Any:

@@ -89,8 +89,19 @@ class PopulationAlgorithm(Algorithm):
         for name in names:
             # What a teacher played says nothing of a policy that has changed.
             moved = () if experiment.algorithm.shows else ("kl",)
-            for figure in ("entropy", "policy_loss", "value_loss", "gradient_norm", "learning_rate", *moved):
-                self.report[f"learning/{name}/{figure}"] = float(self.metrics.peek(("learners", name, figure)))
+            for figure in (
+                "entropy",
+                "policy_loss",
+                "value_loss",
+                "gradient_norm",
+                "learning_rate",
+                *moved,
+                *experiment.agent.auxiliary.wanted,
+            ):
+                # Trials may be too short for an auxiliary loss, or show nothing of others.
+                value = self.metrics.peek(("learners", name, figure), default=None)
+                if value is not None:
+                    self.report[f"learning/{name}/{figure}"] = float(value)
         self.report["speed/sampling"] = steps / (between - begin)
         self.report["speed/learning"] = steps / (end - between)
         self.report["speed/overall"] = steps / (end - begin)
