@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import os
 import re
 import shutil
@@ -175,7 +174,9 @@ def list_names(options: argparse.Namespace) -> int:
     dictionaries = _dictionaries()
     wanted = [options.kind] if options.kind else list(dictionaries)
     if options.kind and options.kind not in dictionaries:
-        return _complain(f"nothing is listed under {options.kind!r}; {_nearest(options.kind, list(dictionaries))}")
+        from envs.settings import nearest
+
+        return _complain(f"nothing is listed under {options.kind!r}; {nearest(options.kind, dictionaries)}")
     # Where nobody looks (`| grep`) an entry stays on one line.
     columns = shutil.get_terminal_size((sys.maxsize, 0)).columns
     for kind in wanted:
@@ -320,18 +321,15 @@ class _Parser(argparse.ArgumentParser):
         """One line, with the nearest verb where one was meant."""
         if "invalid choice" in message:
             wrong = message.split("invalid choice: ")[1].split(" ")[0].strip("'")
-            message = f"nothing is called {wrong!r}; {_nearest(wrong, list(VERBS))}"
+            from envs.settings import nearest
+
+            message = f"nothing is called {wrong!r}; {nearest(wrong, VERBS)}"
         raise SystemExit(_complain(f"{message} (see {self.prog} --help)"))
 
 
 def _complain(message: str, code: int = 2) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
 
 
 def _dictionaries() -> dict[str, dict[str, str]]:

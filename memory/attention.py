@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memory.memory import Memory
+from memory.resets import may_be_true, steps_before
 
 
 class WindowState(NamedTuple):
@@ -147,20 +148,18 @@ def _padded(x: Float[Tensor, "B H steps d"], spare: int) -> Float[Tensor, "B H m
     return F.pad(x, (0, 0, 0, spare)) if spare else x
 
 
-def steps_before(clock: Int[Tensor, "B"], reset: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """How many steps of its own trial come before each step. clock: how many there were before the first."""
-    step = torch.arange(reset.shape[1], device=reset.device)
-    began = torch.where(reset, step, -1).cummax(1).values
-    return torch.where(began < 0, clock[:, None] + step, step - began)
-
-
-def may_be_true(flags: Bool[Tensor, "..."]) -> bool:
-    """Whether any flag is true. On a GPU asking would stall the queue, so there one may be."""
-    return flags.device.type != "cpu" or bool(flags.any())
-
-
 def sinusoids(length: int, width: int) -> Float[Tensor, "length width"]:
     """Position codes of length - 1, .., 1, 0: the sines of position times 10000^(-i / width), i = 0, 2, 4, .., then the cosines."""
     position = torch.arange(length - 1, -1, -1, dtype=torch.float64)
     angle = position[:, None] * 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.cat([angle.sin(), angle.cos()], 1)[:, :width].float()
+
+
+def turned(x: Float[Tensor, "B N H d"], place: Int[Tensor, "B N"]) -> Float[Tensor, "B N H d"]:
+    """Rotary position codes (Su et al. 2021): channels i and i + d/2 as a pair, turned by place * 10000^(-2 i / d)."""
+    half = x.shape[-1] // 2
+    precise = torch.promote_types(x.dtype, torch.float32)
+    angle = place[..., None, None] * 10_000.0 ** (-torch.arange(half, device=x.device, dtype=precise) / half)
+    cosine, sine = angle.cos(), angle.sin()
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)

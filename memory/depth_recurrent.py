@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from memory.gru import GRUConfig
 from memory.memory import Memory, MemoryConfig, for_trials, require_positive
+from memory.stack import perceptron
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class DepthRecurrent(Memory):
         self.before_core = nn.LayerNorm(width)
         self.from_core = nn.Linear(core.outputs, width)
         self.core_scale = nn.Parameter(torch.full((width,), 1e-4))
-        self.perceptron = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.perceptron = perceptron(width, 4)
         self.perceptron_scale = nn.Parameter(torch.full((width,), 1e-4))
         self.gate = nn.Linear(2 * width, width)
         nn.init.constant_(self.gate.bias, -2.0)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_positive
+from memory.resets import steps_with_a_reset
 
 
 class GRUState(NamedTuple):
@@ -148,11 +149,3 @@ class _GRUSequence(torch.autograd.Function):
         torch.mm(grad_gates.reshape(-1, 3 * width)[:, : 2 * width].T, flat_before, out=grad_weight[: 2 * width])
         torch.mm(flat_recurrent_n.T, flat_before, out=grad_weight[2 * width :])
         return grad_gates, grad_hidden, None, grad_weight, flat_recurrent_n.sum(0), None
-
-
-def steps_with_a_reset(reset: Bool[Tensor, "T B"]) -> list[bool]:
-    """Per step, whether any row resets. On a GPU asking would stall the queue, so there every step may."""
-    if reset.device.type != "cpu":
-        return [True] * reset.shape[0]
-    answers: list[bool] = reset.any(1).tolist()
-    return answers

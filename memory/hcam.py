@@ -32,10 +32,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from memory.attention import WindowAttention, WindowState, may_be_true, sinusoids, steps_before
+from memory.attention import WindowAttention, WindowState, sinusoids
 from memory.kernels.hcam_recall import are_few, choose, recall
 from memory.memory import Memory, require_divisor, require_positive
-from memory.stack import Layers
+from memory.resets import may_be_true, steps_before
+from memory.stack import Layers, perceptron
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ class HCAMLayerState(NamedTuple):
 
 class HCAMLayer(Memory):
     def __init__(self, config: HCAMConfig) -> None:
-        width, hidden = config.width, config.expansion * config.width
+        width = config.width
         super().__init__(width, width)
         self.window = WindowAttention(width, config.heads, config.window)
         self.chunks = ChunkAttention(width, config.heads, config.chunk_length, config.chunks, config.recalled, config.place_code)
-        self.perceptron = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.perceptron = perceptron(width, config.expansion)
         self.before_window = nn.LayerNorm(width)
         self.before_chunks = nn.LayerNorm(width)
 

@@ -24,7 +24,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from memory.attention import turned
 from memory.memory import Memory, require_divisor, require_positive
+from memory.resets import steps_before
 from memory.stack import Stack
 
 EVICTIONS = ("lazy", "fifo", "accumulated_attention")
@@ -88,8 +90,6 @@ class LazyEvictionConfig:
 class LazyAttention(Memory):
     """One layer's attention, from width D to width D."""
 
-    _frequencies: Tensor
-
     def __init__(self, config: LazyEvictionConfig) -> None:
         super().__init__(config.width, config.width)
         self.config = config
@@ -98,8 +98,6 @@ class LazyAttention(Memory):
         for linear in (self.project, self.out):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
-        pairs = config.width // config.heads // 2
-        self.register_buffer("_frequencies", 10_000.0 ** (-torch.arange(pairs) / pairs), persistent=False)
 
     @property
     def slots(self) -> int:
@@ -150,9 +148,9 @@ class LazyAttention(Memory):
     ) -> tuple[Float[Tensor, "B L D"], LazyEvictionState, _Looked]:
         """At most W steps: their answers, the state after them and what was looked at. Of N = S + L steps, the slots and the new ones."""
         slots, steps = self.slots, projected.shape[1]
-        clock = _clocks(state.clock, reset)
+        clock = steps_before(state.clock, reset)
         query, key, value = projected.unflatten(-1, (3, self.config.heads, -1)).unbind(2)
-        query, key = (_turned(part, clock, self._frequencies) for part in (query, key))
+        query, key = (turned(part, clock) for part in (query, key))
         # Which life a step belongs to: 0 before the first reset here, 1 after it, and so on.
         life = nn.functional.pad(reset.cumsum(1), (slots, 0))
         arrived = torch.ones(steps, slots + steps, dtype=torch.bool, device=reset.device).tril(slots)
@@ -238,18 +236,3 @@ def _marked(
 
 def _softmax(scores: Float[Tensor, "B H L N"], alive: Bool[Tensor, "B L N"]) -> Float[Tensor, "B H L N"]:
     return scores.masked_fill(~alive[:, None], float("-inf")).softmax(-1)
-
-
-def _clocks(clock: Int64[Tensor, "B"], reset: Bool[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
-    """Each step's position, counted from its row's last reset; clock: what the first would be without one."""
-    step = torch.arange(reset.shape[1], device=reset.device)
-    began = torch.where(reset, step, -1).cummax(1).values
-    return torch.where(began < 0, clock[:, None] + step, step - began)
-
-
-def _turned(part: Float[Tensor, "B L H d"], clock: Int64[Tensor, "B L"], frequencies: Float[Tensor, "pairs"]) -> Float[Tensor, "B L H d"]:
-    """Rotary position: each pair of numbers turned by its frequency times the clock."""
-    angle = clock[..., None, None] * frequencies
-    sine, cosine = angle.sin(), angle.cos()
-    first, second = part.chunk(2, -1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)

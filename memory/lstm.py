@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memory.gru import steps_with_a_reset
 from memory.kernels.choice import triton_version
 from memory.memory import Memory, require_positive
+from memory.resets import steps_with_a_reset
 
 # Steps without a reset from which on PyTorch's own LSTM is the faster.
 LONG = 16

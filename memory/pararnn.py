@@ -36,10 +36,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from memory.gru import steps_with_a_reset
 from memory.kernels.choice import numba_version
 from memory.kernels.scan import is_work_enough, linear_scan
 from memory.memory import Memory, require_divisor, require_positive
+from memory.resets import steps_with_a_reset
 from memory.stack import Stack
 
 # With these Newton's method was found to converge to rounding, with random weights up to their bound (tested).
@@ -174,7 +174,7 @@ class _ParaRNN(Memory):
         first = state.units.masked_fill(reset[:, :1, None], 0.0)
         if gates.shape[1] == 1:
             return self.step(gates, first[:, None])
-        fast = numba_version("pararnn", first)
+        fast = numba_version("pararnn", first, gates, self.recurrence)
         if fast:
             in_order: Tensor = fast.recur(gates, torch.stack(self.weights()), first, reset)
             return in_order

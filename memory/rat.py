@@ -21,8 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from memory.attention import turned
 from memory.kernels.scan import linear_scan
 from memory.memory import Memory, require_divisor, require_positive
+from memory.resets import steps_before
 from memory.stack import Stack
 
 
@@ -111,7 +113,7 @@ class RAT(Memory):
         """The output gate [B, T, D], queries [B, T, H, d], keys and values as they stand [B, T, 2 D], each step's clock [B, T]."""
         # What is carried keeps its precision under autocast.
         z, g, value, query, key = self.project(x).to(state.open.dtype).split(self.sizes, -1)
-        clock = _clocks(state.clock, reset)
+        clock = steps_before(state.clock, reset)
         kept = torch.sigmoid(g + self.gate_bias).repeat(1, 1, 2)
         fresh = torch.cat([self._share(key).flatten(2), value], -1)
         running = linear_scan(kept, (1 - kept) * fresh, state.open, clock % self.config.chunk_length == 0)
@@ -139,8 +141,8 @@ class RAT(Memory):
         own_keys, _ = running.chunk(2, -1)
         keys, _ = ends.pairs.chunk(2, -1)
         own = (queries * self._heads(own_keys)).sum(-1).transpose(1, 2)[..., None]
-        turned = _turn(queries, clock // self.config.chunk_length)
-        others = torch.einsum("bthd,bnhd->bhtn", turned, _turn(self._heads(keys), ends.number)).to(own.dtype)
+        queries = turned(queries, clock // self.config.chunk_length)
+        others = torch.einsum("bthd,bnhd->bhtn", queries, turned(self._heads(keys), ends.number)).to(own.dtype)
         others = others.masked_fill((ends.age == 0)[:, None], -torch.inf)
         return (torch.cat([own, others], -1) * self.head_width**-0.5).softmax(-1)
 
@@ -173,24 +175,7 @@ class _Ends(NamedTuple):
     closed_here: Int[Tensor, "B"]
 
 
-def _clocks(clock: Int[Tensor, "B"], reset: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Each step's number since the last reset, from 0; `clock` is the first step's if it does not reset."""
-    step = torch.arange(reset.shape[1], device=reset.device).expand(reset.shape)
-    last = step.where(reset, -1).cummax(1).values
-    return torch.where(last >= 0, step - last, clock[:, None] + step)
-
-
 def _numbers_in_slots(count: Int[Tensor, "B"], slots: int) -> Int[Tensor, "B M"]:
     """Which chunk each slot holds once `count` chunks are closed: the last whose number is the slot's modulo M; negative if none."""
     last = count[:, None] - 1
     return last - (last - torch.arange(slots, device=count.device)) % slots
-
-
-def _turn(x: Float[Tensor, "B N H d"], number: Int[Tensor, "B N"]) -> Float[Tensor, "B N H d"]:
-    """Pairs of channels i, i + d/2 turned by number * 10,000^(-2 i / d)."""
-    half = x.shape[-1] // 2
-    frequency = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    angle = (number.to(x.dtype)[..., None] * frequency)[:, :, None]
-    cosine, sine = angle.cos(), angle.sin()
-    left, right = x.split(half, -1)
-    return torch.cat([left * cosine - right * sine, left * sine + right * cosine], -1)

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from memory.gru import steps_with_a_reset
 from memory.memory import Memory, require_positive
+from memory.resets import steps_with_a_reset
 
 GATINGS = ("full", "input", "rate", "none")
 

@@ -66,7 +66,7 @@ class Block(Memory):
         super().__init__(mixer.inputs, mixer.outputs)
         self.before = nn.LayerNorm(mixer.inputs)
         self.mixer = mixer
-        self.perceptron = _perceptron(mixer.outputs, expansion) if expansion else None
+        self.perceptron = perceptron(mixer.outputs, expansion) if expansion else None
 
     @property
     def state_size(self) -> int:
@@ -92,5 +92,6 @@ class Stack(Layers):
         self.layers = nn.ModuleList(Block(mixer, expansion) for mixer in mixers)
 
 
-def _perceptron(width: int, expansion: int) -> nn.Sequential:
+def perceptron(width: int, expansion: int) -> nn.Sequential:
+    """With one hidden layer, and a norm before it."""
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width))

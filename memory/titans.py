@@ -57,6 +57,7 @@ from torch.nn import functional
 from memory.convolution import CausalConvolution
 from memory.kernels.choice import numba_version, triton_version
 from memory.memory import Memory, require_divisor, require_positive
+from memory.resets import may_be_true
 from memory.stack import Stack
 
 NETWORKS = ("linear", "mlp")
@@ -328,19 +329,19 @@ class Miras(Memory):
         length, steps = self.config.chunk_length, reset.shape[1]
         fresh = reset[:, 0]
         source, anchor, phase = _Source(state.weights, state.momentum, first), state.anchor, state.phase
-        if _may(fresh):
+        if may_be_true(fresh):
             momentum = None if state.momentum is None else state.momentum.masked_fill(fresh[:, None, None], 0.0)
             source = _Source(_rows(fresh, first, state.weights), momentum, first)
             anchor, phase = _rows(fresh, first, anchor), phase.masked_fill(fresh, 0)
         step = torch.arange(steps, device=reset.device)
         later = reset & (step > 0)
         restarted = later.cumsum(1) > 0
-        restarts = steps > 1 and _may(restarted)
+        restarts = steps > 1 and may_be_true(restarted)
         carry = _carry(inputs, later, restarts, self.config.momentum)
         advanced = ~restarted & (step >= length - phase[:, None])
 
         gradients = self._gradients(self._retained(anchor), inputs)
-        if steps > 1 and _may(advanced):
+        if steps > 1 and may_be_true(advanced):
             ended = _weights_at((length - 1 - phase).clamp(max=steps - 1), carry, source, gradients)
             gradients = _choose(advanced, self._gradients(self._retained(ended), inputs), gradients)
             anchor = _rows(advanced[:, -1], ended, anchor)
@@ -352,7 +353,7 @@ class Miras(Memory):
         age = steps - (step * later).amax(1)
         phase = age.where(restarted[:, -1], (phase + steps) % length)
         after = state._replace(
-            anchor=_rows(phase == 0, weights, anchor) if _may(phase == 0) else anchor,
+            anchor=_rows(phase == 0, weights, anchor) if may_be_true(phase == 0) else anchor,
             weights=weights,
             momentum=None if source.momentum is None else _momentum_after(inputs, later, source.momentum, gradients),
             phase=phase,
@@ -509,8 +510,3 @@ def _choose(rows: Bool[Tensor, "B T"], new: list[_Outer], old: list[_Outer]) -> 
 
 def _rows(rows: Bool[Tensor, "B"], new: Float[Tensor, "*B H P"], old: Float[Tensor, "B H P"]) -> Float[Tensor, "B H P"]:
     return new.where(rows[:, None, None], old)
-
-
-def _may(mask: Bool[Tensor, "*B"]) -> bool:
-    """Whether any is true. On a GPU asking would stall the queue, so there any may be."""
-    return mask.device.type != "cpu" or bool(mask.any())

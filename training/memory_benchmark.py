@@ -64,8 +64,8 @@ LATELY = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 class Task(NamedTuple):
-    """learned: the game to learn, trials of it per iteration, and iterations. tested, longer: the games to test on, of delays as learned
-    and ten times as long. measure: theirs, the share that is right. chance: its value without memory.
+    """learned: the game to learn. tested, longer: the games to test on, of delays as learned and ten times as long. measure: theirs, the
+    share that is right. chance: its value without memory. trials: of an iteration.
     """
 
     learned: Game
@@ -207,11 +207,10 @@ class MemoryBenchmark:
             raise BadInput(f"parameters is {self.parameters}: {name}: {error}") from error
 
     def check(self) -> None:
-        """Raises BadInput where some memory cannot have as many parameters."""
+        """Raises BadInput where some memory cannot have as many parameters, or one of somebody's breaks the law."""
         for name in self.memory_names:
             for task in self.task_names:
-                memory = self.memory_of(name, task)
-            check_own(memory, EMBEDDING)
+                check_own(self.memory_of(name, task), EMBEDDING)
 
     @property
     def memory_names(self) -> list[str]:

@@ -187,13 +187,13 @@ class Run:
         names = [file.stem for file in (self.directory / "checkpoints").glob("[0-9]*.safetensors")]
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
-    def population(self, device: str = "cpu") -> dict[str, Agent]:
+    def population(self) -> dict[str, Agent]:
         """{learner: agent}, as last saved."""
         names = self.experiment.scheme.learners(self.experiment.game)
         folder = self.directory / "population"
         if not folder.is_dir():
             raise BadInput(f"{self.directory} has no population yet: it was stopped before its first checkpoint")
-        return {name: load_agent(folder / name, device) for name in names}
+        return {name: load_agent(folder / name) for name in names}
 
 
 def wants_trust(experiment: Experiment) -> bool:

@@ -78,7 +78,7 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
         go_on = f"python launch.py train --resume {run.directory}{trust}"
         raise Stopped(f"stopped after iteration {saved_at}; go on with: {go_on}") from None
     except NonFiniteLoss as error:
-        raise Failed(f"{_first_line(error)}; {_last_checkpoint(run, saved_at)}") from error
+        raise Failed(f"{_last_line(error)}; {_last_checkpoint(run, saved_at)}") from error
     except SamplingFailed as error:
         with contextlib.suppress(OSError):
             (run.directory / "failure.txt").write_text(str(error))
@@ -180,7 +180,7 @@ def _interruptible() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     """RLlib wraps a remote learner's error in a traceback; the sentence is its last line."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].split("NonFiniteLoss: ")[-1] if lines else type(error).__name__

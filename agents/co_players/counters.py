@@ -22,10 +22,6 @@ class _ReadsOutcomes:
     reads: ClassVar[dict[str, int]] = {"outcome": 5}
 
 
-def _other_cooperated(outcome: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
-    return (outcome == 1) | (outcome == 3)
-
-
 def _other_defected(outcome: Int64[Tensor, "N"]) -> Bool[Tensor, "N"]:
     return (outcome == 2) | (outcome == 4)
 

@@ -37,13 +37,6 @@ def _compiled(kernel: str) -> ModuleType | None:
         return None
 
 
-def require_shapes(**sides: tuple[Tensor | None, tuple[int, ...]]) -> None:
-    """Raises ValueError for the first that is there in another shape than beside it: compiled code would read and write elsewhere."""
-    for name, (side, shape) in sides.items():
-        if side is not None and side.shape != shape:
-            raise ValueError(f"{name} is {list(side.shape)}; want {list(shape)}")
-
-
 def triton_version(kernel: str, *inputs: Tensor) -> ModuleType | None:
     """`memory.kernels.<kernel>_triton`, if it takes these inputs, of which the first is on the device that is meant; else None.
 

@@ -21,8 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memory.kernels.choice import require_shapes
-from memory.kernels.compiled import compiled
+from memory.kernels.compiled import compiled, require_shapes
 from memory.kernels.matrices_numba import copy, dot, times, transposed_times
 from memory.kernels.threads import in_threads
 

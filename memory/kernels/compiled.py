@@ -1,47 +1,49 @@
-"""Numba's compiler as the kernels use it.
-
-Numba keeps what it compiled for other processes, and compiles anew when a function's own file has changed, but not when that of a function
-which it calls has, nor when what is asked of the compiler has. Kernels call one another's functions; what is kept therefore lies in a
-directory named after all their files, and this one.
-"""
+"""Numba's compiler as the kernels use it, and what must be asked before compiled code is let loose."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
+from torch import Tensor
 
-# Sums may be reordered, for vectors; infinities and what is not a number stay what they are.
-REORDERED = frozenset({"contract", "reassoc", "nsz"})
+# Infinities and what is not a number stay what they are. A product and a sum may be fused; in the second, sums may be reordered, too, which
+# they must be to become vectors where numbers are added up.
+AS_WRITTEN = frozenset({"contract", "nsz"})
+REORDERED = AS_WRITTEN | {"reassoc"}
 
 
 def compiled(*, fastmath: Iterable[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
-    """Compiles a function when first called; it lets go of Python's lock. fastmath: what LLVM may do with floating-point numbers."""
+    """Compiles a function when first called; it lets go of Python's lock. fastmath: what LLVM may do with floating-point numbers.
+
+    Numba keeps what it compiled for other processes until the function's own file changes. Kernels call one another's functions, so that
+    it is kept here until any of their files does.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        config: Any = numba.config
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str((Path(before) if before else _default()) / f"kernels-{_digest()}")
-        try:
-            return numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=set(fastmath))
-        finally:
-            config.CACHE_DIR = before
+        made = numba.njit(function, nogil=True, cache=True, error_model="numpy", fastmath=set(fastmath))
+        # There is no public way to say what else a function depends on. None where nothing is kept, or compiled.
+        kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
+        if kept is not None:
+            kept._source_stamp = (kept._source_stamp, _digest())
+        return made
 
     return decorate
 
 
-def _default() -> Path:
-    """Where nobody says otherwise, by NUMBA_CACHE_DIR."""
-    here = Path(__file__).parent
-    return here / "__pycache__" if os.access(here, os.W_OK) else Path.home() / ".cache" / "coterie"
-
-
 @cache
 def _digest() -> str:
+    """Of all kernels' files as this process found them, and of this one, which says what is asked of the compiler."""
     files = [Path(__file__), *sorted(Path(__file__).parent.glob("*_numba.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def require_shapes(**sides: tuple[Tensor | None, tuple[int, ...]]) -> None:
+    """Raises ValueError for the first that is there in another shape than beside it: compiled code would read and write elsewhere."""
+    for name, (side, shape) in sides.items():
+        if side is not None and side.shape != shape:
+            raise ValueError(f"{name} is {list(side.shape)}; want {list(shape)}")

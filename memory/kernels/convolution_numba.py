@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from memory.kernels.choice import require_shapes
-from memory.kernels.compiled import compiled
+from memory.kernels.compiled import compiled, require_shapes
 from memory.kernels.threads import in_threads
 
 # Numbers of the result, below which starting a thread costs more than it saves.

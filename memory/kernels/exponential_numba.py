@@ -6,7 +6,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from memory.kernels.compiled import compiled
+from memory.kernels.compiled import AS_WRITTEN, compiled
 
 _F = np.float32
 # Where exp comes to the smallest normal number (what is below counts as this), then log2 e, ln 2 in two parts, and the series (Cephes,
@@ -19,8 +19,7 @@ _NEAR, _TWO = _F(0.625), _F(2)
 _T0, _T1, _T2, _T3, _T4 = _F(-5.70498872745e-3), _F(2.06390887954e-2), _F(-5.37397155531e-2), _F(1.33314422036e-1), _F(-3.33332819422e-1)
 
 
-# No sums may be reordered here; what is not a number stays so.
-@compiled(fastmath={"contract", "nsz"})
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def exp(x):
     """Of what is not above zero, to the last bit or two, and never less than 1e-38."""
@@ -32,7 +31,7 @@ def exp(x):
     return (series * (x * x) + x + _ONE) * np.int32((np.int32(power) + _BIAS) << np.int32(23)).view(np.float32)
 
 
-@compiled(fastmath={"contract", "nsz"})
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def sigmoid(x):
     fallen = exp(-abs(x))
@@ -40,7 +39,7 @@ def sigmoid(x):
     return fallen * above if x < 0 else above
 
 
-@compiled(fastmath={"contract", "nsz"})
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def tanh(x):
     square, fallen = x * x, exp(-_TWO * abs(x))

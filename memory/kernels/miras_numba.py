@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memory.kernels.choice import require_shapes
+from memory.kernels.compiled import require_shapes
 from memory.kernels.miras_choices_numba import LINEAR
 from memory.kernels.miras_steps_numba import CHUNK, backwards, forwards
 from memory.kernels.threads import in_threads

@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memory.kernels.choice import require_shapes
-from memory.kernels.compiled import compiled
+from memory.kernels.compiled import AS_WRITTEN, compiled, require_shapes
 from memory.kernels.exponential_numba import sigmoid, tanh
 from memory.kernels.threads import in_threads
 
@@ -31,10 +30,11 @@ _F = np.float32
 _1 = _F(1)
 
 
-def refused(units: Float[Tensor, "B N D"]) -> str | None:
-    """Why the kernel does not take states like these; None if it does."""
-    if units.dtype != torch.float32:
-        return f"its state is {units.dtype}; want torch.float32"
+def refused(units: Float[Tensor, "B N D"], gates: Float[Tensor, "B T 3 D"], recurrence: Float[Tensor, "W D"]) -> str | None:
+    """Why the kernel does not take states, gates and recurrent weights like these; None if it does."""
+    for name, side in (("state", units), ("gates", gates), ("recurrence", recurrence)):
+        if side.dtype != torch.float32:
+            return f"its {name} is {side.dtype}; want torch.float32"
     return None
 
 
@@ -50,14 +50,14 @@ def recur(
     require_shapes(
         gates=(gates, (rows, steps, 3, width)),
         weights=(weights, (3 if carried == 1 else 5, width)),
-        first=(first, (rows, min(carried, 2), width)),
+        first=(first, (rows, 1 if carried == 1 else 2, width)),
         reset=(reset, (rows, steps)),
     )
     units: Tensor = _forward(gates, weights, first, reset)
     return units
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _gru(x_z, x_r, x_h, a_z, a_r, a_h, h, z, r, c):
     """The gates of a step."""
@@ -68,7 +68,7 @@ def _gru(x_z, x_r, x_h, a_z, a_r, a_h, h, z, r, c):
         c[d] = tanh(a_h[d] * (h[d] * r[d]) + x_h[d])
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _lstm(x_f, x_n, x_o, a_f, a_n, a_o, p_f, p_o, h, s, f, n, o, cell, shown):
     """The gates of a step, the cell after it, and what is shown of that."""
@@ -82,7 +82,7 @@ def _lstm(x_f, x_n, x_o, a_f, a_n, a_o, p_f, p_o, h, s, f, n, o, cell, shown):
         o[d] = sigmoid(a_o[d] * h[d] + p_o[d] * cell[d] + x_o[d])
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _forwards(begin, end, gates, weights, first, reset, units):
     carried, width = first.shape[1:]
@@ -95,7 +95,7 @@ def _forwards(begin, end, gates, weights, first, reset, units):
                 z, _, c = parts[0], parts[1], parts[2]
                 _gru(x[0], x[1], x[2], weights[0], weights[1], weights[2], h, z, parts[1], c)
                 for d in range(width):
-                    after[d] = h[d] + z[d] * (c[d] - h[d])
+                    after[d] = z[d] * c[d] + (_1 - z[d]) * h[d]
             else:
                 o, shown = parts[2], parts[3]
                 _lstm(
@@ -106,7 +106,7 @@ def _forwards(begin, end, gates, weights, first, reset, units):
                     after[d] = o[d] * shown[d]
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _gru_back(a_z, a_r, a_h, h, z, r, c, to_h, u_z, u_r, u_h):
     """to_h: the gradient in the state after the step, which becomes that in the one before."""
@@ -120,7 +120,7 @@ def _gru_back(a_z, a_r, a_h, h, z, r, c, to_h, u_z, u_r, u_h):
         to_h[d] = grad * (_1 - z[d]) + by_reset * r[d] + reset * a_r[d] + kept * a_z[d]
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _lstm_back(a_f, a_n, a_o, p_f, p_o, s, f, n, o, shown, to_h, to_s, u_f, u_n, u_o):
     """As `_gru_back`; to_s is the cell's."""
@@ -135,14 +135,14 @@ def _lstm_back(a_f, a_n, a_o, p_f, p_o, s, f, n, o, shown, to_h, to_s, u_f, u_n,
         to_s[d] = by_cell * f[d] + kept * p_f[d]
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _add_product(a, b, out):
     for d in range(len(out)):
         out[d] += a[d] * b[d]
 
 
-@compiled()
+@compiled(fastmath=AS_WRITTEN)
 @no_type_check
 def _backwards(begin, end, gates, weights, first, reset, units, grad_units, grad_gates, grad_weights, grad_first):
     carried, width = first.shape[1:]

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memory.kernels.choice import require_shapes
-from memory.kernels.compiled import compiled
+from memory.kernels.compiled import compiled, require_shapes
 from memory.kernels.exponential_numba import exp
 from memory.kernels.threads import in_threads
 

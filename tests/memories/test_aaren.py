@@ -70,11 +70,14 @@ def test_a_trial_may_be_split_anywhere_and_a_reset_forgets_all(taps):
     reset = torch.rand(2, 20, generator=luck) < 0.15
     reset[:, 0] = True
     whole, _ = layer(x, layer.start(2), reset)
-    state, parts = layer.start(2), []
+    state, parts, seen = layer.start(2), [], []
     for first, then in ((0, 1), (1, 9), (9, 10), (10, 20)):
+        seen.append(layer.inspect(x[:, first:then], state, reset[:, first:then]))
         y, state = layer(x[:, first:then], state, reset[:, first:then])
         parts.append(y)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-11, atol=1e-11)
+    for name, wanted in layer.inspect(x, layer.start(2), reset).items():
+        torch.testing.assert_close(torch.cat([part[name] for part in seen], 1), wanted, rtol=1e-11, atol=1e-11)
     spoiled = map_leaves(lambda field: torch.full_like(field, torch.nan), layer.start(2))
     assert torch.equal(layer(x, spoiled, reset)[0], whole)
 

@@ -23,8 +23,7 @@ def attention(seed=1, **settings):
 def turned(vector, position):
     """Rotary position, pair by pair, on complex numbers."""
     half = len(vector) // 2
-    # The frequencies are kept in single precision.
-    frequencies = torch.tensor([10_000.0 ** (-i / half) for i in range(half)], dtype=torch.float32).double()
+    frequencies = torch.tensor([10_000.0 ** (-i / half) for i in range(half)], dtype=torch.float64)
     numbers = torch.complex(vector[:half], vector[half:]) * torch.exp(1j * position * frequencies)
     return torch.cat([numbers.real, numbers.imag])
 

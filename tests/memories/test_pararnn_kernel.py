@@ -5,7 +5,6 @@ import pytest
 import torch
 from numba import njit
 
-from memory import pararnn
 from memory.kernels import pararnn_numba
 from memory.kernels.exponential_numba import sigmoid, tanh
 from memory.pararnn import ParaGRU, ParaGRUConfig, ParaLSTM, ParaLSTMConfig, ParaRNNState
@@ -77,13 +76,21 @@ def test_nothing_comes_across_a_reset_and_a_row_that_is_not_a_number_keeps_to_it
     x, units, reset = material(memory, 3, 20)
     reset[:, 10] = True
     clean, _ = memory(x, ParaRNNState(units), reset)
+    (wanted,) = torch.autograd.grad(clean.sum(), x)
     with torch.no_grad():
         x[1, :10] = torch.nan
         units[2] = torch.nan
-        found, _ = memory(x, ParaRNNState(units), reset)
+    found, _ = memory(x, ParaRNNState(units), reset)
     assert found[1, :10].isnan().all()
     assert torch.equal(found[:, 10:], clean[:, 10:])
     assert torch.equal(found[0], clean[0])
+    # Nor back.
+    (grad,) = torch.autograd.grad(found.sum(), x)
+    assert torch.equal(grad[:, 10:], wanted[:, 10:])
+    assert torch.equal(grad[0], wanted[0])
+    x.data[0, 10:] = torch.nan
+    (grad,) = torch.autograd.grad(memory(x, ParaRNNState(units), reset)[0].sum(), x)
+    assert torch.equal(grad[0, :10], wanted[0, :10])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -135,19 +142,49 @@ def test_shapes_that_do_not_go_together_are_refused(change, message):
 
 
 def test_what_is_not_single_precision_is_refused():
-    assert pararnn_numba.refused(torch.zeros(1, 1, 1)) is None
-    assert pararnn_numba.refused(torch.zeros(1, 1, 1, dtype=torch.float64)) == "its state is torch.float64; want torch.float32"
+    sides = [torch.zeros(1, 1, 1), torch.zeros(1, 1, 3, 1), torch.zeros(3, 1)]
+    assert pararnn_numba.refused(*sides) is None
+    for number, name in enumerate(("state", "gates", "recurrence")):
+        others = [side.bfloat16() if place == number else side for place, side in enumerate(sides)]
+        assert pararnn_numba.refused(*others) == f"its {name} is torch.bfloat16; want torch.float32"
+
+
+@each_mixer
+def test_weights_of_half_precision_are_left_to_pytorch(kind):
+    memory = mixer(kind, 8, torch.bfloat16)
+    x, units, reset = material(memory, 2, 6)
+    y, _ = memory(x, ParaRNNState(units.float()), reset)
+    assert y.dtype == torch.float32
+
+
+def test_a_para_gru_comes_down_from_any_state():
+    memory = mixer("gru", 2, torch.float32)
+    with torch.no_grad():
+        # Wide open, and deaf to what was, which is gone.
+        memory.bias[0] = 100.0
+        memory.recurrence.zero_()
+    x, _, reset = material(memory, 1, 5, share=0.0)
+    clean, _ = memory(x, memory.start(1), reset)
+    for size in (1e6, -1e6, 1e30):
+        found, _ = memory(x, ParaRNNState(torch.full((1, 1, 2), size)), reset)
+        torch.testing.assert_close(found, clean, rtol=0, atol=1e-6)
 
 
 @each_mixer
 def test_what_is_inspected_is_of_the_same_states(kind, monkeypatch):
     memory = mixer(kind, 8, torch.float32)
     x, units, reset = material(memory, 2, 30)
-    compiled = memory.inspect(x, ParaRNNState(units), reset)
-    assert compiled["residual"].max() < 1e-5
-    monkeypatch.setattr(pararnn, "numba_version", lambda *_: None)
-    plain = memory.inspect(x, ParaRNNState(units), reset)
-    torch.testing.assert_close(compiled["kept"], plain["kept"], rtol=0, atol=1e-5)
+    recur = pararnn_numba.recur
+    # States that are wrong by a tenth in one step, which `inspect` must see in that step and the next.
+    off = torch.zeros(2, 30, memory.carried, 8)
+    off[0, 10] = 0.1
+    reset[0, 11:13] = False
+    true = memory.inspect(x, ParaRNNState(units), reset)
+    monkeypatch.setattr(pararnn_numba, "recur", lambda *sides: recur(*sides) + off)
+    seen = memory.inspect(x, ParaRNNState(units), reset)
+    assert true["residual"].max() < 1e-6
+    assert (seen["residual"] > 0.01).nonzero().tolist() == [[0, 10], [0, 11]]
+    assert (seen["kept"] != true["kept"]).any(-1).nonzero().tolist() == [[0, 11]]
 
 
 @njit(error_model="numpy")

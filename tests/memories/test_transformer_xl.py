@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from memory.attention import WindowAttention, sinusoids, steps_before
+from memory.attention import WindowAttention, sinusoids
+from memory.resets import steps_before
 from memory.transformer_xl import Gate, GatedTransformerXLConfig, TransformerXLConfig
 
 

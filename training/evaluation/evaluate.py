@@ -110,9 +110,9 @@ def evaluate(
     entrants = who if isinstance(who, Entrants) else enter(who)
     extras = extras or Extras()
     suite = find_suite(suite or entrants.experiment.suite, entrants)
-    trials = trials or suite.trials
-    if trials > MOST_TRIALS:
-        raise BadInput(f"{trials} trials per scenario; want at most {MOST_TRIALS:,}")
+    trials = suite.trials if trials is None else trials
+    if not 1 <= trials <= MOST_TRIALS:
+        raise BadInput(f"trials is {trials}; want from 1 to {MOST_TRIALS:,} per scenario")
     if (extras.cross_play or extras.exploit or extras.best_responses) and not _is_a_meeting_of_equals(entrants):
         raise BadInput("cross-play and trained responses are for games of two equal seats")
     if extras.cross_play and sum(len(contender.members) for contender in entrants.contenders) < 2:
