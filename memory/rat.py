@@ -38,7 +38,9 @@ class RATState(NamedTuple):
 
 @dataclass(frozen=True)
 class RATConfig:
-    """width: D. groups: of heads that share queries and keys. chunk_length: C. chunks: M, the closed chunks that can be seen."""
+    """width: D. layers: residual blocks. heads: H, which divides D. groups: of heads that share queries and keys. chunk_length: C.
+    chunks: M, the closed chunks that can be seen.
+    """
 
     width: int = 128
     layers: int = 2

@@ -20,7 +20,7 @@ reset, and the state holds W_c. Miras' four choices, and who makes which:
     retention   decay   W = A                                        titans, titans_linear, yaad
                 norm    W = A / sqrt(1 + |A|_4^4), by matrix         moneta
                 softmax W = sqrt(C) softmax(A), row of C by row      memora
-    momentum    without, S_t is the last term alone                  titans, titans_linear
+    momentum    with it (without, S_t is the last term alone)        titans, titans_linear
 
 Memora's published form, W_t = c softmax(keep log W_{t-1} - theta grad), is this one: the softmax forgets what the logarithm adds to a row.
 Its c is 1; but then what a wide row recalls is an average in which everything drowns, and match to sample is not learned (docs/log.md).
@@ -86,9 +86,10 @@ class MirasState(NamedTuple):
 
 @dataclass(frozen=True)
 class MirasConfig:
-    """width: D. chunk_length: C. network, loss, retention and momentum: as in the table above. expansion: hidden width of the mlp, in units
-    of d. rate: the largest inner learning rate; a chunk's steps add up, so longer chunks want smaller ones: where the network is linear,
-    at most 1.65 / C."""
+    """width: D. layers: residual blocks. heads: H, which divides D. chunk_length: C. network, loss, retention and momentum: as in the table
+    above. expansion: hidden width of the mlp, in units of d. rate: the largest inner learning rate; a chunk's steps add up, so longer chunks
+    want smaller ones: where the network is linear, at most 1.65 / C.
+    """
 
     width: int = 128
     layers: int = 2

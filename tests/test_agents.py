@@ -263,13 +263,18 @@ def test_the_fields_of_a_dict_add_up_without_the_action_mask():
 )
 def test_encoders_take_any_leading_axes(space):
     space.seed(0)
-    sample = space.sample()
     encode = encoder_of(space, 6)
-    if isinstance(sample, dict):
-        nested = {name: torch.as_tensor(value).expand(5, 2, *np.shape(value)) for name, value in sample.items()}
-        assert encode(nested).shape == (5, 2, 6)
+    samples = [space.sample() for _ in range(10)]
+    if isinstance(samples[0], dict):
+        flat = {name: torch.as_tensor(np.array([sample[name] for sample in samples])) for name in samples[0]}
+        nested = {name: values.unflatten(0, (5, 2)) for name, values in flat.items()}
     else:
-        assert encode(torch.as_tensor(sample).expand(5, 2, *space.shape)).shape == (5, 2, 6)
+        flat = torch.as_tensor(np.array(samples))
+        nested = flat.unflatten(0, (5, 2))
+    found = encode(nested)
+    assert found.shape == (5, 2, 6)
+    torch.testing.assert_close(found.flatten(0, 1), encode(flat))
+    assert len(found.flatten(0, 1).unique(dim=0)) > 1
 
 
 @pytest.mark.parametrize("space", [spaces.Text(5), spaces.MultiDiscrete([[2, 2], [2, 2]]), spaces.Tuple((spaces.Discrete(2),))])

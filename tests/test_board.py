@@ -42,8 +42,12 @@ def test_curves_become_a_figure_of_one_panel_per_scenario(tmp_path: Path) -> Non
     board = Board(tmp_path)
     curve = np.stack([np.linspace(0, 1, 5)] * 3, 1)
     board.curves("curves", {f"against {number}": {"an agent": curve} for number in range(4)}, "cooperation")
+    board.curves("fewer", {f"against {number}": {"an agent": curve} for number in range(3)}, "cooperation")
     board.picture("strip", np.zeros((6, 8, 3), np.uint8))
     board.close()
     events = read(tmp_path)
-    assert events.Images("curves")[0].width == 1200
+    # Three in a row: the fourth takes another.
+    (four,), (three,) = events.Images("curves"), events.Images("fewer")
+    assert four.width == three.width == 1200
+    assert four.height > three.height
     assert (events.Images("strip")[0].width, events.Images("strip")[0].height) == (8, 6)
