@@ -56,9 +56,9 @@ class ParaRNNState(NamedTuple):
 class _ParaRNNConfig:
     """width: D. layers: residual blocks. heads: blocks of B. bound: of the recurrent weights. iterations: of Newton's method, at most.
 
-    guard: on a GPU too, look whether it has converged and play step by step the trials in which it has not. Looking empties the GPU's queue
-    once per layer and call (never in acting), and a single row that has not converged costs as much as a loop over the steps of all. Without
-    it nothing is looked at on a GPU, which is allowed only where Newton's method was found to converge: a bound of at most 1 and 6
+    guard: on a GPU too, look whether it has converged and play step by step the trials in which it has not. Looking empties the GPU's
+    queue once per layer and call (never in acting), and a single row that has not converged costs as much as a loop over the steps of all.
+    Without it nothing is looked at on a GPU, which is allowed only where Newton's method was found to converge: a bound of at most 1 and 6
     iterations or more.
     """
 

@@ -87,8 +87,8 @@ class MirasState(NamedTuple):
 @dataclass(frozen=True)
 class MirasConfig:
     """width: D. layers: residual blocks. heads: H, which divides D. chunk_length: C. network, loss, retention and momentum: as in the table
-    above. expansion: hidden width of the mlp, in units of d. rate: the largest inner learning rate; a chunk's steps add up, so longer chunks
-    want smaller ones: where the network is linear, at most 1.65 / C.
+    above. expansion: hidden width of the mlp, in units of d. rate: the largest inner learning rate; a chunk's steps add up, so longer
+    chunks want smaller ones: where the network is linear, at most 1.65 / C.
     """
 
     width: int = 128
