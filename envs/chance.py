@@ -65,6 +65,24 @@ def fold(seed: Int64[Tensor, "..."], *counters: int | Int64[Tensor, "..."]) -> I
     return seed
 
 
+def luck_of_trial(row: Int64[Tensor, "B"], trial: int | Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
+    """A row's first trial has the row's seed; later ones follow from it."""
+    later = fold(row, Purpose.TRIAL, trial)
+    if isinstance(trial, int):
+        return later if trial else row
+    return torch.where(trial == 0, row, later)
+
+
+def luck_of_episode(trial_luck: Int64[Tensor, "B"], episode: int | Int64[Tensor, "B"]) -> Int64[Tensor, "B"]:
+    """All that a game's chance depends on in an episode of a trial."""
+    return fold(trial_luck, Purpose.EPISODE, episode)
+
+
+def luck_of_seat(luck: Int64[Tensor, "N"], seat: Int64[Tensor, "N"]) -> Int64[Tensor, "N"]:
+    """All that the chance of whoever sits there depends on. luck: the trial's, or the episode's for whoever starts anew with each."""
+    return fold(luck, Purpose.OCCUPANT, seat)
+
+
 def uniform(seed: Int64[Tensor, "..."], *counters: int | Int64[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Numbers in [0, 1): multiples of 2^-24, so exact in float32 on every device."""
     return (fold(seed, *counters) >> 40).bitwise_and_((1 << 24) - 1).to(torch.float32).mul_(2.0**-24)

@@ -24,7 +24,7 @@ from pettingzoo.utils import parallel_to_aec
 from PIL import Image, ImageDraw, ImageFont
 
 from envs import GAMES
-from envs.chance import Purpose, fold
+from envs.chance import luck_of_episode, luck_of_trial
 from envs.game import Game, Role, Scene, Turn, seat_count, seats_of
 from envs.settings import checked, nearest
 
@@ -47,9 +47,7 @@ class _SingleGame:
         else:
             self.row_seed = torch.tensor([secrets.randbits(63) if seed is None else _checked(seed)])
             self.trial = 0
-        # As in a rollout: a row's first trial has the row's seed, later ones follow from it.
-        trial_seed = fold(self.row_seed, Purpose.TRIAL, self.trial) if self.trial else self.row_seed
-        self.state = self.game.start(fold(trial_seed, Purpose.EPISODE, 0))
+        self.state = self.game.start(luck_of_episode(luck_of_trial(self.row_seed, self.trial), 0))
 
     def observations(self) -> dict[str, Any]:
         """{seat's name: {field: a number or an array of the field's dtype}}, or the only field's value."""

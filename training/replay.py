@@ -16,7 +16,7 @@ from rich.text import Text
 from torch import Tensor
 
 from agents.agent import Agent
-from envs.chance import Purpose, fold
+from envs.chance import luck_of_episode
 from envs.face import draw
 from envs.game import Scene, seats_of
 from envs.settings import nearest
@@ -113,8 +113,7 @@ def moments(
         if int(log.trial[step, trial]) > 0:
             break
         if bool(log.began[step, trial]):
-            # As in the rollout: an episode's luck follows from its trial's and its number.
-            start = rollout.game.start(fold(seeds[trial : trial + 1], Purpose.EPISODE, episode))
+            start = rollout.game.start(luck_of_episode(seeds[trial : trial + 1], episode))
             told.append(Moment(step, rollout.game.describe(start, 0)))
             episode += 1
         scene = rollout.game.describe(tree.rows_of(log.game, step), trial)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.occupant import Decision, Occupant
-from envs.chance import Purpose, fold
+from envs.chance import luck_of_episode, luck_of_seat, luck_of_trial
 from envs.game import Answer, Game, KnowsAnswers, Observation, release
 from training import identity, tree
 from training.foreign import in_role
@@ -115,7 +115,7 @@ class Rollout:
         seeds = seeds.to(self.device)
         zero = torch.zeros_like(seeds)
         reward = {role.name: torch.zeros(len(seeds), role.seats, device=self.device) for role in self.game.roles}
-        game = self.game.start(self._luck_of_game(seeds, zero, zero))
+        game = self.game.start(luck_of_episode(seeds, zero))
         return Table(game, seeds, zero, zero, zero == 0, zero == 0, reward, self._seat_everyone(seeds, zero))
 
     def play(self, table: Table, steps: int) -> tuple[Table, Step]:
@@ -214,13 +214,15 @@ class Rollout:
         if any(self.told):
             known = identity.identities(self.groups, self.occupants, table.states, *self.seating.seats.shape)
         views = []
-        for group, told, forgets in zip(self.groups, self.told, self.forgets, strict=True):
+        for group, occupant, told, forgets in zip(self.groups, self.occupants, self.told, self.forgets, strict=True):
             role = group.role.name
             seen = {name: value.flatten(0, 1).index_select(0, group.rows) for name, value in observation[role].items()}
             if told and known is not None:
                 seen[identity.FIELD] = identity.of_others(known, group)
             reward = table.reward[role].flatten().index_select(0, group.rows)
-            views.append((seen, reward.masked_fill(table.began[group.games], 0.0) if forgets else reward))
+            # Agents leave it out themselves.
+            is_new = forgets and not isinstance(occupant, Agent)
+            views.append((seen, reward.masked_fill(table.began[group.games], 0.0) if is_new else reward))
         return views
 
     def _go_on(self, table: Table, over: Bool[Tensor, "B"], ended: Bool[Tensor, "B"]) -> Table:
@@ -231,7 +233,7 @@ class Rollout:
             return table
         trial = table.trial + ended
         episode = (table.episode + over).masked_fill(ended, 0)
-        luck = self._luck_of_game(table.seeds, trial, episode)
+        luck = luck_of_episode(luck_of_trial(table.seeds, trial), episode)
         if rows is not None:
             game = tree.with_rows(table.game, rows, self.game.start(luck[rows]))
         else:
@@ -244,7 +246,7 @@ class Rollout:
             )
         if any(self.forgets):
             states = tuple(
-                tree.where((over & ~ended)[group.games], occupant.start(fold(luck[group.games], Purpose.OCCUPANT, group.seats)), state)
+                tree.where((over & ~ended)[group.games], occupant.start(luck_of_seat(luck[group.games], group.seats)), state)
                 if forgets
                 else state
                 for group, occupant, state, forgets in zip(self.groups, self.occupants, states, self.forgets, strict=True)
@@ -253,19 +255,11 @@ class Rollout:
         return table._replace(game=game, trial=trial, episode=episode, reward=reward, states=states)
 
     def _seat_everyone(self, seeds: Tensor, trial: Tensor) -> tuple[Any, ...]:
-        luck = self._luck_of_trial(seeds, trial)
+        luck = luck_of_trial(seeds, trial)
         return tuple(
-            occupant.start(fold(luck[group.games], Purpose.OCCUPANT, group.seats))
+            occupant.start(luck_of_seat(luck[group.games], group.seats))
             for group, occupant in zip(self.groups, self.occupants, strict=True)
         )
-
-    @staticmethod
-    def _luck_of_trial(seeds: Tensor, trial: Tensor) -> Tensor:
-        """A row's first trial has the row's seed; later ones follow from it."""
-        return torch.where(trial == 0, seeds, fold(seeds, Purpose.TRIAL, trial))
-
-    def _luck_of_game(self, seeds: Tensor, trial: Tensor, episode: Tensor) -> Tensor:
-        return fold(self._luck_of_trial(seeds, trial), Purpose.EPISODE, episode)
 
 
 def _check_finite(name: str, leaves: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from envs.chance import Purpose, fold
+from envs.chance import luck_of_episode, luck_of_seat, luck_of_trial
 from envs.game import Game, seats_of
 from training.rllib.module import BEGAN, EPISODE_SEED, REWARD, SEED
 
@@ -71,8 +71,8 @@ class GameEnv(MultiAgentEnv):
             self._trial = 0
         else:
             self._trial += 1
-        self._luck = fold(self._row_seed, Purpose.TRIAL, self._trial) if self._trial else self._row_seed
-        self._luck_of_seats = self._luck_of_episode = fold(self._luck, Purpose.OCCUPANT, torch.arange(len(self._seats)))
+        self._luck = luck_of_trial(self._row_seed, self._trial)
+        self._luck_of_seats = self._luck_of_episode = luck_of_seat(self._luck, torch.arange(len(self._seats)))
         self._reward = dict.fromkeys(self.agents, 0.0)
         self._began = True
         self._start_episode(0)
@@ -102,11 +102,11 @@ class GameEnv(MultiAgentEnv):
 
     def _start_episode(self, episode: int) -> None:
         self._episode = episode
-        luck = fold(self._luck, Purpose.EPISODE, episode)
+        luck = luck_of_episode(self._luck, episode)
         self._state = self.game.start(luck)
         # Who forgets episodes sits down anew for each after the first.
         if episode:
-            self._luck_of_episode = fold(luck, Purpose.OCCUPANT, torch.arange(len(self._seats)))
+            self._luck_of_episode = luck_of_seat(luck, torch.arange(len(self._seats)))
 
     def _observe(self) -> dict[str, dict[str, np.ndarray]]:
         """{agent: {field: [...]}}, one seat's share of the batch of one game."""
