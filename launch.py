@@ -140,7 +140,8 @@ def _reopened(options: argparse.Namespace, longer: list[str]) -> tuple[Run, Snap
     if snapshot.iteration >= wanted:
         done = f"all {wanted} iterations are done" if not longer else f"iterations is {wanted}, and {snapshot.iteration} are done"
         raise BadInput(f"{run.directory} is complete: {done}; to go on for longer, say iterations=N with more")
-    run.go_on_for(wanted)
+    with run.held():
+        run.go_on_for(wanted)
     return run, snapshot
 
 

@@ -353,7 +353,8 @@ def command(*arguments: str, cwd: Path) -> list[str]:
 
 
 @pytest.mark.long
-def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["control-C", "kill"])
+def test_a_signal_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_path: Path, number: signal.Signals) -> None:
     arguments = [
         "train",
         "two_learners",
@@ -373,7 +374,7 @@ def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_
             break
     time.sleep(1)
     begin = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest, _ = process.communicate(timeout=30)
     took = time.monotonic() - begin
     assert process.returncode == 130, [*lines, rest]
@@ -381,6 +382,21 @@ def test_control_c_ends_within_five_seconds_with_a_checkpoint_to_go_on_from(tmp_
     run = Run.open(next(tmp_path.iterdir()))
     assert f"train --resume {run.directory}" in rest
     assert run.load_checkpoint().iteration > 0
+
+
+def test_a_run_that_is_being_trained_is_not_trained_by_another_process(tmp_path: Path) -> None:
+    run = Run.create(experiment_with(), tmp_path)
+    code = f"from training.run import Run; Run.open({str(run.directory)!r}).held().__enter__()"
+    with run.held():
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert f"{run.directory} is being trained by another process" in done.stderr
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_progress_is_told_in_numbers_that_say_something() -> None:
+    report = {"speed/overall": 431.2, "reward/learner_0/vs_random_table": 0.5, "reward/learner_1/vs_random_table": 0.25}
+    assert summary(report) == ["431 agent steps/s", "reward 0.38 vs random_table"]
+    assert summary({"speed/overall": 43_120.0, "reward/learner_0/vs_learner": 0.5}, alone=True) == ["43k agent steps/s", "reward 0.50"]
 
 
 @pytest.mark.long

@@ -6,13 +6,15 @@ directory per learner, as last saved. episodes/: recordings. results.json: what 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -132,6 +134,19 @@ class Run:
         if not isinstance(data, dict) or not isinstance(data.get("evaluations", {}), dict):
             raise BadInput(f"{file} is damaged: it does not hold results")
         return data
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else trains it meanwhile. Raises BadInput where somebody does; what a process held that died is free."""
+        with open(self.directory / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"{self.directory} is being trained by another process; want it to end first") from None
+            except OSError:
+                # A file system without locks.
+                pass
+            yield
 
     def save_checkpoint(self, snapshot: Snapshot, score: float | None = None) -> bool:
         """Writes a checkpoint and the population; says whether it is the best so far. A failure leaves what was there as it was.

@@ -6,13 +6,14 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from envs.game import seat_count
 from training.board import Board
 from training.experiment import Experiment
 from training.run import Run, Snapshot, wants_trust
@@ -27,7 +28,14 @@ class Failed(RuntimeError):
 
 
 def train(run: Run, snapshot: Snapshot | None = None) -> None:
-    """Trains a run to its end, from a snapshot if one is given. Raises Stopped or Failed; in both cases what is on disk is whole."""
+    """Trains a run to its end, from a snapshot if one is given. Raises Stopped or Failed; in both cases what is on disk is whole. Raises
+    BadInput where another process trains it.
+    """
+    with run.held():
+        _train(run, snapshot)
+
+
+def _train(run: Run, snapshot: Snapshot | None) -> None:
     # Ray takes seconds to import; the command line should not.
     from training.rllib import algorithm as rllib
     from training.rllib.algorithm import SamplingFailed
@@ -43,8 +51,10 @@ def train(run: Run, snapshot: Snapshot | None = None) -> None:
     due: tuple[Snapshot, float] | None = None
     stopped, algorithm = False, None
     try:
-        with _interruptible():
+        with _interruptible() as listen:
             algorithm = rllib.build(experiment)
+            # Ray takes SIGTERM for itself, and dies of it.
+            listen()
             if snapshot:
                 algorithm.restore_snapshot(snapshot)
             else:
@@ -127,7 +137,7 @@ class Screen:
             self._live.stop()
 
     def show(self, iteration: int, report: dict[str, float]) -> None:
-        figures = summary(report)
+        figures = summary(report, alone=seat_count(self.experiment.game) == 1)
         if self._is_live:
             self._progress.update(self._task, completed=iteration)
             self._live.update(Group(self._progress, Text("\n".join(figures))), refresh=True)
@@ -144,24 +154,31 @@ class Screen:
             self.console.print(Text("  ".join(words)), soft_wrap=True)
 
 
-def summary(report: dict[str, float]) -> list[str]:
-    """Speed, and means over learners of reward and of the game's measures, by kind of co-player: a few words each."""
+def summary(report: dict[str, float], alone: bool = False) -> list[str]:
+    """Speed, and means over learners of reward and of the game's measures, by kind of co-player: a few words each.
+
+    alone: nobody sits opposite.
+    """
     by_figure: dict[str, dict[str, list[float]]] = {}
     for name, value in report.items():
         figure, _, rest = name.partition("/")
         if "/vs_" in rest:
             by_figure.setdefault(figure, {}).setdefault(rest.split("/vs_")[1], []).append(value)
-    words = [f"{report['speed/overall'] / 1000:.0f}k agent steps/s"]
+    speed = report["speed/overall"]
+    words = [f"{speed / 1000:.0f}k agent steps/s" if speed >= 10_000 else f"{speed:,.0f} agent steps/s"]
     words += [f"{name.removeprefix('curriculum/')} {value:g}" for name, value in report.items() if name.startswith("curriculum/")]
     for figure, kinds in by_figure.items():
-        shown = ", ".join(f"{sum(values) / len(values):.2f} vs {kind.replace('random_table', 'tables')}" for kind, values in kinds.items())
-        words.append(f"{figure} {shown}")
+        means = {kind: f"{sum(values) / len(values):.2f}" for kind, values in kinds.items()}
+        words.append(f"{figure} {', '.join(mean if alone else f'{mean} vs {kind}' for kind, mean in means.items())}")
     return words
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """The first control-C, or polite kill, raises KeyboardInterrupt. After it both are ignored: the process is ending, and writing."""
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """The first control-C, or polite kill, raises KeyboardInterrupt. After it both are ignored: the process is ending, and writing.
+
+    What it yields sees to that again, where somebody else has taken a signal for himself meanwhile.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
@@ -170,10 +187,13 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in numbers:
-        signal.signal(number, interrupt)
+    def listen() -> None:
+        for number in numbers:
+            signal.signal(number, interrupt)
+
+    listen()
     try:
-        yield
+        yield listen
     finally:
         if signal.getsignal(signal.SIGINT) is interrupt:
             for number, handler in before.items():
