@@ -4,13 +4,15 @@ python launch.py train PRESET [setting=value ...] [--seeds N] [--evaluate]
 python launch.py train --resume RUN [iterations=N]
 python launch.py evaluate RUN|AGENT|NAME ... [--suite NAME] [--cross-play]
 python launch.py replay RUN [--recording NAME] [--look]
-python launch.py list [games|memories|co_players|schemes|algorithms|suites|presets|studies]
+python launch.py list [KIND [NAME]]
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import inspect
 import os
 import re
 import shutil
@@ -174,10 +176,12 @@ def replay(options: argparse.Namespace) -> int:
 def list_names(options: argparse.Namespace) -> int:
     dictionaries = _dictionaries()
     wanted = [options.kind] if options.kind else list(dictionaries)
-    if options.kind and options.kind not in dictionaries:
+    if options.kind is not None and options.kind not in dictionaries:
         from envs.settings import nearest
 
         return _complain(f"nothing is listed under {options.kind!r}; {nearest(options.kind, dictionaries)}")
+    if options.name is not None:
+        return _tell_of(options.kind, options.name, dictionaries[options.kind])
     # Where nobody looks (`| grep`) an entry stays on one line.
     columns = shutil.get_terminal_size((sys.maxsize, 0)).columns
     for kind in wanted:
@@ -188,6 +192,35 @@ def list_names(options: argparse.Namespace) -> int:
             room = max(20, columns - width - 4)
             lines = textwrap.wrap(_first_sentence(path), room, break_long_words=False, break_on_hyphens=False)
             print(f"  {name:{width}}  " + f"\n{'':{width + 4}}".join(lines))
+    return 0
+
+
+def _tell_of(kind: str, name: str, entries: dict[str, str]) -> int:
+    """All that is said of an entry where it is defined, and its settings as they are by default."""
+    from envs.settings import nearest
+    from training.settings import load, told
+
+    if name not in entries:
+        return _complain(f"nothing in {kind} is called {name!r}; {nearest(name, entries)}")
+    found = load(entries[name])
+    parameters = inspect.signature(found).parameters.values()
+    made = found() if all(each.default is not each.empty for each in parameters) else None
+    # A memory's equations are its module's.
+    sources: list[Any] = [sys.modules[found.__module__]] if kind == "memories" or not found.__doc__ else []
+    # What a function of a co-player makes is told by others' docstrings.
+    is_made_elsewhere = kind == "co_players" and not isinstance(found, type)
+    sources += [found, *(each for each in type(made).__mro__ if dataclasses.is_dataclass(each) and not is_made_elsewhere)]
+    columns = shutil.get_terminal_size((sys.maxsize, 0)).columns
+    for text in dict.fromkeys(inspect.cleandoc(source.__doc__) for source in sources if source.__doc__):
+        for paragraph in text.split("\n\n"):
+            # What is indented is a formula or a table.
+            is_laid_out = any(line.startswith(" ") for line in paragraph.splitlines())
+            print((paragraph if is_laid_out else textwrap.fill(" ".join(paragraph.split()), columns)) + "\n")
+    if kind == "co_players":
+        # What may stand behind a name's colon, which is not always a setting of what it makes.
+        print("\n".join(f"{each.name}={each.default}" for each in parameters))
+    elif dataclasses.is_dataclass(made):
+        print("\n".join(told(made)))
     return 0
 
 
@@ -307,8 +340,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_trust(verb)
     verb.set_defaults(run=replay)
 
-    verb = verbs.add_parser("list", help="what there is", description="What there is, by kind.")
-    verb.add_argument("kind", nargs="?")
+    about = "What there is, by kind; of a NAME all that is said of it, and its settings as they are by default."
+    verb = verbs.add_parser("list", help="what there is", description=about)
+    kinds = "games, memories, co_players, schemes, algorithms, suites, presets or studies (default: all)"
+    verb.add_argument("kind", nargs="?", metavar="KIND", help=kinds)
+    verb.add_argument("name", nargs="?", metavar="NAME", help="for example: list memories hcam")
     verb.set_defaults(run=list_names)
     return parser
 

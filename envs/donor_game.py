@@ -58,9 +58,9 @@ class DonorState(NamedTuple):
 
 @dataclass(frozen=True)
 class DonorGame:
-    """villagers: P, even. rounds: of a game. multiplier: of gifts. levels: 0 for any share, or the steps from nothing to everything.
-    trace_depth: links that a donor sees. punishment: what a recipient loses per unit spent on it, 0 if nobody may. games: 1, or 2 with
-    roles swapped. notebook: what `_pairs`, `_remember` and `_fitness` say of it.
+    """villagers: P, even. rounds: of a game. endowment: what each has at first. multiplier: of gifts. levels: 0 for any share, or the steps
+    from nothing to everything. trace_depth: links that a donor sees. punishment: what a recipient loses per unit spent on it, 0 if nobody
+    may. games: 1, or 2 with roles swapped. notebook: what `_pairs`, `_remember` and `_fitness` say of it.
     """
 
     villagers: int = 12

@@ -39,7 +39,9 @@ class DilemmaState(NamedTuple):
 
 @dataclass(frozen=True)
 class IteratedDilemma:
-    """payoffs: [A][A] pairs (row's, column's). rounds: at most. continuation: chance of another round. noise: chance of a slip."""
+    """payoffs: [A][A] pairs (row's, column's). actions: their names, the first for cooperation. rounds: at most. continuation: chance of
+    another round. noise: chance of a slip.
+    """
 
     payoffs: Payoffs = (((1.0, 1.0), (-1.0, 2.0)), ((2.0, -1.0), (0.0, 0.0)))
     actions: tuple[str, ...] = ("cooperate", "defect")

@@ -17,9 +17,10 @@ MOST_NAMED = 40
 def nearest(name: str, names: Iterable[str]) -> str:
     """What to say to someone who got a name wrong."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    by_small_letters = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {by_small_letters[close[0]]!r}?"
     shown = names[:MOST_NAMED]
     return f"there are {', '.join(shown)}{f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''}"
 

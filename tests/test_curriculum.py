@@ -19,7 +19,9 @@ from memory.gru import GRUConfig
 from training.algorithms import Supervised
 from training.curriculum import Curriculum
 from training.experiment import Experiment
+from training.occupants import check
 from training.plain import PlainTrainer
+from training.presets import match_to_sample_quick
 from training.run import Run, Snapshot, read_checkpoint
 from training.schemes.self_play import SelfPlay
 from training.settings import BadInput, from_json, override, to_json
@@ -189,3 +191,10 @@ def test_a_checkpoint_without_a_curriculum_holds_no_stage(tmp_path: Path) -> Non
         assert "stage" not in json.loads(opened.metadata()["coterie"])
     assert read_checkpoint(file).stage is None
     assert torch.equal(read_checkpoint(file).weights["learner_0"]["value_head.bias"], torch.zeros(1))
+
+
+def test_what_is_not_measured_is_refused_before_anything_starts() -> None:
+    experiment = override(match_to_sample_quick(), "curriculum.raises=n", "curriculum.measures=correc")
+    with pytest.raises(BadInput, match=r"has 'correc'; what is measured in this game is correct, hardest_correct, reward"):
+        check(experiment)
+    check(override(match_to_sample_quick(), "curriculum.raises=n", "curriculum.measures=reward"))

@@ -540,8 +540,11 @@ def test_a_damaged_member_is_named_and_left_out_only_if_asked(own: list[Run], ca
 
 def test_runs_of_different_games_do_not_go_together(own: list[Run], tmp_path: Path) -> None:
     other = made_run(tmp_path, override(small_experiment(), "game.rounds=9"))
-    with pytest.raises(BadInput, match="these play different games"):
+    with pytest.raises(BadInput, match=r"these play different games: rounds is \d+ and 9; evaluate them apart"):
         evaluate([own[0], other])
+    third = made_run(tmp_path / "third", override(small_experiment(), "game=stag_hunt", "episodes=2"))
+    with pytest.raises(BadInput, match=r"these play different games: payoffs is .* and .*, rounds is .*, episodes is 1 and 2; evaluate"):
+        evaluate([own[0], third])
 
 
 def test_a_file_may_not_run_a_co_players_code(own: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import launch
 from launch import main
 from training.run import Run, Snapshot
 from training.train import Failed
@@ -108,3 +109,37 @@ def test_seeds_that_cannot_be_are_refused_before_anything_starts(
     assert main(["train", *words, "--runs", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
     assert trained == list(tmp_path.iterdir()) == []
+
+
+def entries() -> list[tuple[str, str]]:
+    return [(kind, name) for kind, names in launch._dictionaries().items() for name in names]
+
+
+@pytest.mark.parametrize("kind", ["games", "memories", "algorithms", "co_players", "presets", "schemes", "suites", "studies"])
+def test_of_an_entry_all_is_told_and_every_setting_is_explained(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    unexplained = []
+    for _, name in [entry for entry in entries() if entry[0] == kind]:
+        assert main(["list", kind, name]) == 0
+        text, _, settings = capsys.readouterr().out.rpartition("\n\n")
+        assert text.strip()
+        # Of settings within settings their owners tell.
+        names = [line.partition("=")[0].partition(":")[0] for line in settings.splitlines() if kind not in ("presets", "suites", "schemes")]
+        unexplained += [f"{name}.{each}" for each in names if "." not in each and not re.search(rf"\b{each}\b", text)]
+    assert unexplained == []
+
+
+def test_a_name_that_is_not_listed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memories", "hcm"]) == 2
+    assert capsys.readouterr().err == "error: nothing in memories is called 'hcm'; did you mean 'hcam'?\n"
+    assert main(["list", "memoris", "hcam"]) == 2
+    assert capsys.readouterr().err == "error: nothing is listed under 'memoris'; did you mean 'memories'?\n"
+    assert main(["list", ""]) == 2
+
+
+def test_what_is_told_fits_the_terminal_but_for_formulae_and_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["list", "memories", "hcam"]) == 0
+    text, _, _ = capsys.readouterr().out.rpartition("\n\n")
+    assert max(len(line) for line in text.splitlines() if not line.startswith(" ")) <= 60

@@ -202,10 +202,35 @@ def test_a_name_can_be_given_with_its_settings() -> None:
     assert experiment.algorithm == A2C(discount=1.0)
 
 
-def test_of_two_values_the_last_counts_and_settings_given_apart_come_after_those_given_with_a_name() -> None:
-    assert override(Experiment(), "seed=1", "seed=2").seed == 2
+def test_settings_given_apart_come_after_those_given_with_a_name() -> None:
     assert override(Experiment(), "game.rounds=5", "game=chicken:rounds=6").game.rounds == 5
-    assert override(Experiment(), "game=chicken:rounds=6", "game=stag_hunt").game == stag_hunt()
+    assert override(override(Experiment(), "game=chicken:rounds=6"), "game=stag_hunt").game == stag_hunt()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["seed=1", "seed=2"], "seed is given twice: 1 and 2"),
+        (["game=chicken:rounds=6", "game=stag_hunt"], "game is given twice: chicken:rounds=6 and stag_hunt"),
+        (["game=chicken:rounds=5,rounds=6"], "game.rounds is given twice: 5 and 6"),
+        (["agent.memory=hcam:chunks=4,chunks=4"], "agent.memory.chunks is given twice: 4 and 4"),
+    ],
+)
+def test_nothing_is_given_twice(assignments: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=f"{said}; want it once"):
+        override(Experiment(), *assignments)
+
+
+def test_a_colon_between_settings_is_explained() -> None:
+    with pytest.raises(
+        BadInput, match=r"agent\.memory\.taps is '4:width=64'; want a whole number; settings of one thing have commas between them"
+    ):
+        override(Experiment(), "agent.memory=aaren:taps=4:width=64")
+
+
+def test_a_name_in_other_letters_is_known() -> None:
+    with pytest.raises(BadInput, match="no memory is called 'HCAM'; did you mean 'hcam'"):
+        override(Experiment(), "agent.memory=HCAM")
 
 
 @pytest.mark.parametrize("text", ["[5,2]", "(5,2)", "5,2", "( 5, 2 )", "5, 2"])

@@ -42,7 +42,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class _Algorithm:
-    """What all share. Coefficients and the learning rate go linearly from their first to their `final_` value, where one is given.
+    """What all share.
+
+    final_learning_rate, final_entropy_coefficient: what those come to in the end, linearly; None: they stay as they are.
 
     learning_rate, adam_epsilon, max_gradient_norm: Adam. discount: per step. trace: lambda of the advantages. value_coefficient,
     entropy_coefficient: weights in the loss. reward_scale: multiplies rewards inside the loss only. advantages: "none", "centre" (per

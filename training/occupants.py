@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Mapping
@@ -14,11 +13,13 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
-from envs.game import ACTION_MASK, Game, Role, role_of_seat, seat_count
+from envs.game import Game, Role, role_of_seat, seat_count
+from envs.law import check_game, play_anything
 from envs.third_party import ThirdPartyGame
 from memory.law import check_law
 from memory.memory import MemoryConfig
 from training import identity
+from training.curriculum import Curriculum
 from training.evaluation.suites import FOCAL, OTHER_SEED, PARTNER, SUITES, Suite
 from training.experiment import Experiment
 from training.foreign import Foreign
@@ -45,6 +46,8 @@ def check(experiment: Experiment, evaluates: bool = False) -> None:
         raise BadInput("agent.acts is 'best': whoever learns from rewards must try things out; want 'sample', or algorithm=supervised")
     try:
         experiment.algorithm.check_fits(experiment.game)
+        if experiment.curriculum.raises:
+            _check_measures(experiment.curriculum, experiment.at(experiment.curriculum.start).game)
         if experiment.agent.auxiliary.co_player:
             check_has_others(experiment.game)
         roles = experiment.roles()
@@ -72,26 +75,21 @@ def check_own(memory: MemoryConfig, inputs: int) -> None:
 
 
 def _check_game(game: Game) -> None:
-    """Raises BadInput where a game that is not ours breaks down within a few steps."""
+    """Raises BadInput where a game that is not ours breaks what games keep to, or breaks down."""
     try:
-        state = game.start(torch.tensor([1, 2]))
-        for step in range(min(3, game.max_steps)):
-            shown = game.observe(state)
-            game.describe(state, 0)
-            actions = {role.name: _any_actions(role, shown[role.name].get(ACTION_MASK), step) for role in game.roles}
-            state, turn = game.step(state, actions)
-            if bool(turn.over.any()):
-                break
+        check_game(game)
     except Exception as error:
-        raise BadInput(f"game {type(game).__module__}:{type(game).__qualname__}: {in_one_line(error)}") from error
+        said = str(error) if isinstance(error, ValueError) and "\n" not in str(error) else in_one_line(error)
+        raise BadInput(f"game {type(game).__module__}:{type(game).__qualname__}: {said}") from error
 
 
-def _any_actions(role: Role, mask: torch.Tensor | None, step: int) -> torch.Tensor:
-    """[2, seats, ...], of the role's action space; the same for everyone who asks. mask: [2, seats, A], which are allowed."""
-    space = copy.deepcopy(role.action_space)
-    space.seed(step)
-    allowed = [[None] * role.seats] * 2 if mask is None else mask.to(torch.int8).numpy()
-    return torch.as_tensor(np.array([[space.sample(of_seat) for of_seat in of_row] for of_row in allowed]))
+def _check_measures(curriculum: Curriculum, game: Game) -> None:
+    """Raises ValueError where a curriculum goes by what is not measured in a game."""
+    for _, turn in play_anything(game, 1):
+        there = sorted([*turn.measures, "reward"])
+        for measure in curriculum.measures:
+            if measure not in there:
+                raise ValueError(f"curriculum.measures has {measure!r}; what is measured in this game is {', '.join(there)}")
 
 
 def check_fits(name: str, occupant: Any, role: Role, game: Game | None = None) -> None:

@@ -252,14 +252,14 @@ class _Assignment(NamedTuple):
 def override(settings: Any, *assignments: str) -> Any:
     """Settings with every `name.name=value` carried out together. Values are JSON; anything else is text. Raises BadInput.
 
-    Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; of two values
-    for one field the last counts. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
+    Each dataclass is replaced once, with all of its new fields, so what is right only together can be given in any order; nothing can be
+    given twice. Where a list is wanted `[5,15]`, `(5,15)`, `5,15` and `stay,forward` are one. A
     field that holds settings itself (game, agent.memory, agent.memory.core, scheme, algorithm) takes a name from its dictionary, with
     settings if need be (`game=chicken:rounds=50,noise=0.1`); those given apart come after. Games and memories may be somebody else's,
     `my_module:MyConfig` or `my_module:MyConfig:width=64`, imported from where the person is. A memory or an algorithm that takes the place
     of another keeps that one's settings, as far as it has them too and with the same default (a width, a learning rate).
     """
-    return _replaced(settings, [_read(assignment) for assignment in assignments])
+    return _replaced(settings, _each_once([_read(assignment) for assignment in assignments]))
 
 
 def _read(assignment: str, above: str = "") -> _Assignment:
@@ -267,6 +267,16 @@ def _read(assignment: str, above: str = "") -> _Assignment:
     if not equals:
         raise BadInput(f"{assignment!r} is no setting; write name=value, for example seed=3 or game.rounds=50")
     return _Assignment(above + path, tuple(path.split(".")), text)
+
+
+def _each_once(assignments: list[_Assignment]) -> list[_Assignment]:
+    """The same. Raises BadInput for what is given twice: in a long line one of the two is a slip."""
+    given: dict[str, str] = {}
+    for each in assignments:
+        if each.path in given:
+            raise BadInput(f"{each.path} is given twice: {given[each.path]} and {each.text}; want it once")
+        given[each.path] = each.text
+    return assignments
 
 
 def _replaced(settings: Any, assignments: list[_Assignment], kept: Mapping[str, Any] | None = None, path: str = "settings") -> Any:
@@ -341,7 +351,7 @@ def _changed(settings: Any, name: str, assignments: list[_Assignment]) -> Any:
         if name in _BY_NAME:
             value, more = _named(name, each.text)
             kept = _shared(getattr(settings, name), value) if name in _KEEPS else {}
-            own = [_read(assignment, f"{each.path}.") for assignment in split_outside_brackets(more, ",")]
+            own = _each_once([_read(assignment, f"{each.path}.") for assignment in split_outside_brackets(more, ",")])
         else:
             value = _typed(each.text, typing.get_type_hints(type(settings))[name], each.path, getattr(settings, name))
     within = own + [each._replace(names=each.names[1:]) for each in assignments if len(each.names) > 1]
@@ -401,6 +411,8 @@ def _typed(text: str, hint: Any, where: str, now: Any = None) -> Any:
     except ValueError as error:
         told = text if isinstance(value, tuple) else repr(value)
         such = f", such as {_as_typed(now)}" if isinstance(now, tuple) and now else ""
+        if ":" in text and "=" in text and isinstance(value, str):
+            such += "; settings of one thing have commas between them"
         if dataclasses.is_dataclass(hint):
             such = f", one by one: {where}.NAME=value"
         raise BadInput(f"{where} is {told}; want {in_words(hint)}{such}") from error

@@ -23,7 +23,7 @@ from envs.game import Game, Observation
 
 @dataclass(frozen=True)
 class _Harvester:
-    """What all share. Subclasses say what they ask for."""
+    """What all share; subclasses say what they ask for. players, levels, capacity, limit: the game's."""
 
     players: int = 4
     levels: int = 11

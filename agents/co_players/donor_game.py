@@ -36,7 +36,7 @@ class _Villager:
 
 @dataclass(frozen=True)
 class ConstantVillager(_Villager):
-    """Gives the same share of what it has to everyone."""
+    """Gives the same share of what it has to everyone. gives: from 0 to 1."""
 
     gives: float = 0.5
 

@@ -24,7 +24,7 @@ from envs.public_goods import PublicGoods
 
 @dataclass(frozen=True)
 class _Contributor:
-    """What all share. Subclasses say what share they give."""
+    """What all share; subclasses say what share they give. players, levels, punishment, exclusion: the game's."""
 
     players: int = 4
     levels: int = 21
@@ -169,5 +169,5 @@ class Punisher(_Contributor):
 
 
 def free_rider(players: int = 4, levels: int = 21, punishment: bool = False, exclusion: bool = False) -> Contributor:
-    """Gives nothing, ever."""
+    """Gives nothing, ever. players, levels, punishment, exclusion: the game's."""
     return Contributor(players, levels, punishment, exclusion, share=0.0)

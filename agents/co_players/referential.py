@@ -87,7 +87,7 @@ class _Speaker(ABC):
 
 @dataclass(frozen=True)
 class _Describer(_Speaker):
-    """values, shows: the game's. pixels: of a picture, where those are shown."""
+    """values, shows, vocabulary: the game's. pixels: of a picture, where those are shown."""
 
     values: tuple[int, ...] = MOST_VALUES
     shows: str = "attributes"
@@ -239,7 +239,7 @@ class LiteralListener(_Listener):
     """Understands English word by word, and picks the candidate of which the fewest words are false.
 
     Between equals it draws. number: understands only the words about attributes that this simulated person does; -1: all of them.
-    people: with more than one, every trial has one of as many, from `number` on. The rest are the game's. It never asks.
+    people: with more than one, every trial has one of as many, from `number` on. values, shows, pixels: the game's. It never asks.
     """
 
     number: int = -1

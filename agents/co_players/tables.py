@@ -67,7 +67,10 @@ class _PlaysATable:
 
 @dataclass(frozen=True)
 class Table(_PlaysATable):
-    """The same five probabilities in every trial, tit-for-tat's unless given."""
+    """The same five probabilities in every trial, tit-for-tat's unless given.
+
+    cooperates: at first, and after CC, CD, DC and DD, one's own action first.
+    """
 
     cooperates: Five = (1.0, 1.0, 0.0, 1.0, 0.0)
 
@@ -186,12 +189,15 @@ def always_defect() -> Table:
 
 
 def random(cooperation: float = 0.5) -> Table:
-    """Cooperates half the time, or with the probability given."""
+    """Cooperates half the time, or with the probability given. cooperation: that probability."""
     return Table((cooperation,) * 5)
 
 
 def reactive(start: float = 1.0, after_c: float = 1.0, after_d: float = 0.0) -> Table:
-    """Looks at nothing but the other's last action; tit-for-tat unless given (Nowak and Sigmund 1990)."""
+    """Looks at nothing but the other's last action; tit-for-tat unless given (Nowak and Sigmund 1990).
+
+    start, after_c, after_d: how probably it cooperates at first, and after the other did, or did not.
+    """
     return Table((start, after_c, after_d, after_c, after_d))
 
 
@@ -206,7 +212,7 @@ def suspicious_tit_for_tat() -> Table:
 
 
 def generous_tit_for_tat(generosity: float = 1 / 3) -> Table:
-    """Tit-for-tat that forgives a defection with the given probability (Nowak and Sigmund 1992)."""
+    """Tit-for-tat that forgives a defection with the given probability (Nowak and Sigmund 1992). generosity: that probability."""
     return reactive(1.0, 1.0, generosity)
 
 
@@ -221,7 +227,7 @@ def bully() -> Table:
 
 
 def joss(cooperation: float = 0.9) -> Table:
-    """Tit-for-tat that answers cooperation by a defection one time in ten (Axelrod 1980)."""
+    """Tit-for-tat that answers cooperation by a defection one time in ten (Axelrod 1980). cooperation: how probably it does not."""
     return reactive(1.0, cooperation, 0.0)
 
 
@@ -241,12 +247,12 @@ def win_shift_lose_stay() -> Table:
 
 
 def firm_but_fair(forgiveness: float = 2 / 3) -> Table:
-    """Defects if it was cheated, mostly offers peace after mutual defection (Frean 1994)."""
+    """Defects if it was cheated, mostly offers peace after mutual defection (Frean 1994). forgiveness: how probably it offers that."""
     return Table((1.0, 1.0, 0.0, 1.0, forgiveness))
 
 
 def grofman(cooperation: float = 2 / 7) -> Table:
-    """Cooperates if both did the same, else with probability 2/7 (Axelrod 1980)."""
+    """Cooperates if both did the same, else with probability 2/7 (Axelrod 1980). cooperation: that probability."""
     return Table((1.0, 1.0, cooperation, cooperation, 1.0))
 
 
@@ -270,7 +276,8 @@ def zero_determinant(
     slope: 1 / chi, as in Hilbe, Nowak and Sigmund 2013: 1 is tit-for-tat's, 0 sets the other's long-run payoff to the baseline whatever
     it does, and some below 0 exist. baseline: kappa, a payoff from mutual defection's (extortion) to mutual cooperation's (generosity).
     scale: phi, as a share of the largest that leaves probabilities; it says how fast, not what, is enforced. start: probability to open
-    with cooperation. The payoffs default to those of `envs.iterated_dilemma`. Raises ValueError where no such table exists.
+    with cooperation. The payoffs (temptation, mutual, punishment, sucker)
+    default to those of `envs.iterated_dilemma`. Raises ValueError where no such table exists.
     """
     # How far each situation lies from the line: CC, CD, DC, DD.
     gaps = (
@@ -295,7 +302,8 @@ def extortion(
 ) -> Table:
     """Its surplus over mutual defection is `slope` times the other's (Press and Dyson 2012, eq. 14).
 
-    slope: their chi. It opens with defection. scale and the payoffs are those of `zero_determinant`.
+    slope: their chi. It opens with defection. scale and the payoffs, temptation, mutual, punishment
+    and sucker, are those of `zero_determinant`.
     """
     return zero_determinant(1 / _at_least_one(slope), punishment, scale, 0.0, temptation, mutual, punishment, sucker)
 
@@ -305,7 +313,8 @@ def generosity(
 ) -> Table:
     """Lacks `slope` times as much to mutual cooperation as the other (Stewart and Plotkin 2013).
 
-    slope: their chi. It opens with cooperation. scale and the payoffs are those of `zero_determinant`.
+    slope: their chi. It opens with cooperation. scale and the payoffs, temptation, mutual, punishment
+    and sucker, are those of `zero_determinant`.
     """
     return zero_determinant(1 / _at_least_one(slope), mutual, scale, 1.0, temptation, mutual, punishment, sucker)
 
@@ -315,7 +324,8 @@ def equalizer(
 ) -> Table:
     """Sets the other's long-run payoff, whatever the other does (Boerlijst, Nowak and Sigmund 1997).
 
-    baseline: the payoff set. scale and the payoffs are those of `zero_determinant`.
+    baseline: the payoff set. scale and the payoffs, temptation, mutual, punishment
+    and sucker, are those of `zero_determinant`.
     """
     return zero_determinant(0.0, baseline, scale, 1.0, temptation, mutual, punishment, sucker)
 

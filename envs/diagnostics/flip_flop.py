@@ -26,7 +26,7 @@ from envs.game import Mark, Observation
 
 @dataclass(frozen=True)
 class FlipFlop(SequenceTask):
-    """channels: bits to keep. probability: of a pulse, per channel and step."""
+    """channels: bits to keep. probability: of a pulse, per channel and step. steps: of an episode."""
 
     channels: int = 3
     probability: float = 0.1

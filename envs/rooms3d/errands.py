@@ -49,6 +49,8 @@ class ErrandsState(NamedTuple):
 class Errands:
     """agents, crates, objects: how many. hidden: of the objects, each in a crate of its own. names: of how many objects those of an episode
     are drawn. errands: of each agent. limit: steps. room: metres, of a side. size: pixels, of a side. stride, reach: metres. turn: degrees.
+
+    depth, segmentation: whether pictures of distances, and of which thing is where, are shown beside the one in colour.
     """
 
     agents: int = 2

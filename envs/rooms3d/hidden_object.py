@@ -78,6 +78,8 @@ class HiddenObject:
     """boxes, objects: how many. names: of how many objects those of an episode are drawn. show: steps that each is seen. delay: steps after
     each, from least to most. limit: steps to choose. room: metres, of a side. size: pixels, of a side. moves: what the agent can do,
     "stay" first. stride: metres. turn: degrees.
+
+    depth, segmentation: whether pictures of distances, and of which thing is where, are shown beside the one in colour.
     """
 
     boxes: int = 4

@@ -88,6 +88,8 @@ class OneSaw:
     """boxes: how many. names: of how many objects one is drawn. show: steps that it is seen before its box is closed, and one more. limit:
     steps of a turn. linger: steps that the witness stays at its box. delay: steps that both wait, from least to most. own, shared: what
     the witness gets. room: metres, of a side of the hall. size: pixels, of a side. moves: what one can do. stride: metres. turn: degrees.
+
+    depth, segmentation: whether pictures of distances, and of which thing is where, are shown beside the one in colour.
     """
 
     boxes: int = 3

@@ -94,6 +94,8 @@ class RapidWords:
     to most. words: how many made-up words there are. names: of how many objects all are drawn. show, pause: steps that each is seen with
     its word, and then not. limit: steps to fetch one. room: metres, of a side. size: pixels, of a side. moves: what the agent can do,
     "stay", "forward", "left", "right" first. stride: metres. turn: degrees.
+
+    depth, segmentation: whether pictures of distances, and of which thing is where, are shown beside the one in colour.
     """
 
     objects: int = 3

@@ -90,6 +90,8 @@ class VisualMatch:
     for a whole episode. respawn: steps after which one that was eaten is there again. match_reward: for the right cube. room: metres, of a
     side of both rooms. size: pixels, of a side. moves: what the agent can do, "stay", "forward", "left", "right" first. stride: metres.
     turn: degrees.
+
+    depth, segmentation: whether pictures of distances, and of which thing is where, are shown beside the one in colour.
     """
 
     active: bool = False

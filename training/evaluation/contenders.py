@@ -14,7 +14,7 @@ from envs.game import Game
 from training.experiment import Experiment
 from training.population import co_player, load_agent, members
 from training.run import Run
-from training.settings import BadInput, lookup, override
+from training.settings import BadInput, lookup, override, told
 
 
 class Member(NamedTuple):
@@ -77,7 +77,7 @@ def enter(
     played = [run.experiment for run in (*runs, *homes)]
     for experiment in played:
         if (experiment.game, experiment.episodes) != (played[0].game, played[0].episodes):
-            raise BadInput(f"these play different games: {played[0].game} and {experiment.game}; evaluate them apart")
+            raise BadInput(f"these play different games: {_apart(played[0], experiment)}; evaluate them apart")
     chosen = played[0] if played else Experiment(game=_first_game())
     if game is not None:
         chosen = override(chosen, f"game={game}")
@@ -88,6 +88,17 @@ def enter(
         raise BadInput("nobody is left to evaluate")
     same = not played or (chosen.game, chosen.episodes) == (played[0].game, played[0].episodes)
     return Entrants(tuple(_with_different_names(contenders)), tuple(runs), chosen, same)
+
+
+def _apart(one: Experiment, other: Experiment) -> str:
+    """What is not the same in two experiments' games, in words."""
+    if type(one.game) is not type(other.game):
+        return f"{type(one.game).__name__} and {type(other.game).__name__}"
+    sides = [
+        {**dict(line.split("=", 1) for line in told(each.game) if "=" in line), "episodes": str(each.episodes)} for each in (one, other)
+    ]
+    there = [(name, *(side.get(name, "nothing") for side in sides)) for name in sides[0] | sides[1]]
+    return ", ".join(f"{name} is {first} and {second}" for name, first, second in there if first != second)
 
 
 def _first_game() -> Game:

@@ -126,6 +126,11 @@ def evaluate(
         raise BadInput(f"suite {suite.name!r} has no seat for {name}; its seats want {_wanted(suite)}; {instead}")
     for directory in [run.directory for run in entrants.runs] + ([out] if out is not None else []):
         Run(directory, entrants.experiment).read_json("results.json")
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"results cannot be written to {out}: {error.strerror}") from error
     outcomes = [_play_scenario(entrants, suite, scenario, contender, seated, trials) for (contender, scenario), seated in tables.items()]
     results: dict[str, Any] = {
         "format": FORMAT,
