@@ -216,12 +216,34 @@ def _tell_of(kind: str, name: str, entries: dict[str, str]) -> int:
             # What is indented is a formula or a table.
             is_laid_out = any(line.startswith(" ") for line in paragraph.splitlines())
             print((paragraph if is_laid_out else textwrap.fill(" ".join(paragraph.split()), columns)) + "\n")
+    if kind == "games":
+        _tell_of_game(made)
     if kind == "co_players":
         # What may stand behind a name's colon, which is not always a setting of what it makes.
         print("\n".join(f"{each.name}={each.default}" for each in parameters))
     elif dataclasses.is_dataclass(made):
         print("\n".join(told(made)))
     return 0
+
+
+def _tell_of_game(game: Any) -> None:
+    from envs.game import KnowsAnswers
+
+    for role in game.roles:
+        shown = ", ".join(f"{field}: {_in_words(space)}" for field, space in role.observation_space.items())
+        print(f"{role.name}, {role.seats} {'seat' if role.seats == 1 else 'seats'}, is shown {shown}; acts: {_in_words(role.action_space)}")
+    knows = "It knows the right actions, so that algorithm=supervised can teach them." if isinstance(game, KnowsAnswers) else ""
+    print(f"\n{game.max_steps:,} steps at most. {knows}".rstrip() + "\n")
+
+
+def _in_words(space: Any) -> str:
+    """A space without the bounds of each of its numbers."""
+    kind = type(space).__name__
+    if kind == "Discrete":
+        return f"one of {space.n}"
+    if kind == "Box" and not space.shape:
+        return f"a number from {space.low:g} to {space.high:g}"
+    return f"{kind} {list(space.shape)}" if space.shape else kind
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -149,7 +149,9 @@ class Agent(nn.Module):
         return self.config.remembers == "episode"
 
     def start(self, seeds: Int64[Tensor, "N"]) -> AgentState:
-        """The state of N seats that have seen nothing; their luck is a function of `seeds`."""
+        """The state of N seats that have seen nothing; their luck is a function of `seeds`. Raises ValueError where those are no seeds."""
+        if not isinstance(seeds, Tensor) or seeds.dim() != 1 or seeds.dtype != torch.int64:
+            raise ValueError(f"seeds is {seeds!r}; want a tensor of whole numbers, one per seat, such as torch.tensor([7])")
         action = self._no_action.expand(len(seeds), *self._no_action.shape)
         return AgentState(self.memory.start(len(seeds)), action, seeds, torch.zeros_like(seeds))
 
@@ -208,6 +210,8 @@ def _one_step(
 
 
 def _check_rows(name: str, value: Tensor, state: AgentState) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is {value!r}; want a tensor with one row per seat, such as torch.tensor([{value!r}])")
     if value.shape[:1] != state.clock.shape:
         raise ValueError(f"{name} has the shape {tuple(value.shape)}, and the state {len(state.clock)} rows; want one for each, first")
 

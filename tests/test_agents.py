@@ -1,5 +1,6 @@
 """Encoders, heads, and the agent around a memory."""
 
+import inspect
 import itertools
 import math
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.nn.functional import one_hot
 
+from agents import agent as agents_agent
 from agents import encoders
 from agents.agent import AgentConfig
 from agents.encoders import encoder_of
@@ -812,3 +814,12 @@ def test_what_does_not_fit_the_state_is_named(observation, message):
             looks(observation, agent.start(torch.tensor([7])))
     with pytest.raises(ValueError, match=r"reward has the shape \(3,\), and the state 1 rows"):
         agent.act({"outcome": torch.tensor([0])}, agent.start(torch.tensor([7])), torch.zeros(3))
+
+
+def test_what_is_no_tensor_is_told() -> None:
+    agent = build("gru", *TABLES["bounded"])
+    for wrong in (7, [7], torch.tensor(7), torch.tensor([7.0])):
+        with pytest.raises(ValueError, match="want a tensor of whole numbers, one per seat"):
+            inspect.unwrap(type(agent).start)(agent, wrong)
+    with pytest.raises(ValueError, match=r"reward is 1.0; want a tensor with one row per seat, such as torch.tensor\(\[1.0\]\)"):
+        inspect.unwrap(agents_agent._check_rows)("reward", 1.0, agent.start(seeds(1)))
