@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{wrong[0]!r} means nothing to {options.verb}")
     if more:
         options.settings = [*options.settings, *more]
+    for name, value in vars(options).items():
+        # As an unset variable of a shell's leaves it.
+        if value == "" or (isinstance(value, list) and "" in value):
+            parser.error(f"{name} is empty; want something there, or leave it out")
     try:
         if getattr(options, "trust", False):
             from training.settings import trust

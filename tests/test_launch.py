@@ -133,7 +133,6 @@ def test_a_name_that_is_not_listed_is_refused(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "error: nothing in memories is called 'hcm'; did you mean 'hcam'?\n"
     assert main(["list", "memoris", "hcam"]) == 2
     assert capsys.readouterr().err == "error: nothing is listed under 'memoris'; did you mean 'memories'?\n"
-    assert main(["list", ""]) == 2
 
 
 def test_what_is_told_fits_the_terminal_but_for_formulae_and_settings(
@@ -143,3 +142,21 @@ def test_what_is_told_fits_the_terminal_but_for_formulae_and_settings(
     assert main(["list", "memories", "hcam"]) == 0
     text, _, _ = capsys.readouterr().out.rpartition("\n\n")
     assert max(len(line) for line in text.splitlines() if not line.startswith(" ")) <= 60
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["train", "two_learners", "--runs", ""], "runs"),
+        (["train", "--resume", ""], "resume"),
+        (["evaluate", "tit_for_tat", ""], "who"),
+        (["evaluate", "tit_for_tat", "--suite", ""], "suite"),
+        (["replay", ""], "directory"),
+        (["list", ""], "kind"),
+    ],
+)
+def test_what_an_unset_variable_left_empty_is_refused(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(words)
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {name} is empty; want something there, or leave it out")

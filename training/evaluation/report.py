@@ -259,6 +259,7 @@ def _inference(results: Mapping[str, Any]) -> str:
     keys = [("probe", _style(0)), ("control", _style(1)), ("chance", _CHANCE)]
     note = (
         "Up: share of held-out trials in which the co-player's kind is read off rightly; across: rounds played. "
+        "Probe: by a linear map of its memory; control: by the same of counts of all that it had seen by then. "
         f"{_evidence(results['inference'], results, intervals=False)}"
     )
     return f'{_keys(keys)}<p class="note">{note}</p><div class="panels">{"".join(panels)}</div>'

@@ -5,6 +5,7 @@ A trained response is a lower bound: whoever trains longer, or better, may find 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,12 @@ def exploitability(entrants: Entrants, trials: int, iterations: int, seed: int, 
     rows = []
     game, episodes = entrants.experiment.game, entrants.experiment.episodes
     seeds = seeds_of(seed, Purpose.EVALUATION, trials)
+    count = sum(len(contender.members) for contender in entrants.contenders)
+    begun = itertools.count(1)
     for contender in entrants.contenders:
         earned, left, alone = [], [], []
         for number, member in enumerate(contender.members):
-            say(f"a fresh learner trains against {contender.name}, {number + 1} of {len(contender.members)}")
+            say(f"a fresh learner trains against {contender.name}, {next(begun)} of {count}")
             occupants = {"exploiter": trained_response(entrants, member.occupant, iterations, seed + number), "victim": member.occupant}
             figures = figures_of(game, play(game, episodes, ("exploiter", "victim"), (0,), occupants, seeds))
             copies = {"victim": member.occupant, "copy": member.occupant}
