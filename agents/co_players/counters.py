@@ -107,7 +107,10 @@ def hard_majority() -> Majority:
 
 
 def forgiver(share: float = 0.1) -> Majority:
-    """Defects if the other defected in more than a tenth of all rounds (Campbell, in the Axelrod library). share: that part of them."""
+    """Defects if the other defected in more than a tenth of all rounds (Campbell, in the Axelrod library).
+
+    share: that part of them.
+    """
     return Majority(share, is_soft=True)
 
 

@@ -189,7 +189,10 @@ def always_defect() -> Table:
 
 
 def random(cooperation: float = 0.5) -> Table:
-    """Cooperates half the time, or with the probability given. cooperation: that probability."""
+    """Cooperates half the time, or with the probability given.
+
+    cooperation: that probability.
+    """
     return Table((cooperation,) * 5)
 
 
@@ -212,7 +215,10 @@ def suspicious_tit_for_tat() -> Table:
 
 
 def generous_tit_for_tat(generosity: float = 1 / 3) -> Table:
-    """Tit-for-tat that forgives a defection with the given probability (Nowak and Sigmund 1992). generosity: that probability."""
+    """Tit-for-tat that forgives a defection with the given probability (Nowak and Sigmund 1992).
+
+    generosity: that probability.
+    """
     return reactive(1.0, 1.0, generosity)
 
 
@@ -227,7 +233,10 @@ def bully() -> Table:
 
 
 def joss(cooperation: float = 0.9) -> Table:
-    """Tit-for-tat that answers cooperation by a defection one time in ten (Axelrod 1980). cooperation: how probably it does not."""
+    """Tit-for-tat that answers cooperation by a defection one time in ten (Axelrod 1980).
+
+    cooperation: how probably it does not.
+    """
     return reactive(1.0, cooperation, 0.0)
 
 
@@ -247,12 +256,18 @@ def win_shift_lose_stay() -> Table:
 
 
 def firm_but_fair(forgiveness: float = 2 / 3) -> Table:
-    """Defects if it was cheated, mostly offers peace after mutual defection (Frean 1994). forgiveness: how probably it offers that."""
+    """Defects if it was cheated, mostly offers peace after mutual defection (Frean 1994).
+
+    forgiveness: how probably it offers that.
+    """
     return Table((1.0, 1.0, 0.0, 1.0, forgiveness))
 
 
 def grofman(cooperation: float = 2 / 7) -> Table:
-    """Cooperates if both did the same, else with probability 2/7 (Axelrod 1980). cooperation: that probability."""
+    """Cooperates if both did the same, else with probability 2/7 (Axelrod 1980).
+
+    cooperation: that probability.
+    """
     return Table((1.0, 1.0, cooperation, cooperation, 1.0))
 
 
